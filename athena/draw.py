@@ -1,0 +1,37 @@
+"""Deterministic draws from block hashes: whoever knows the chain can recompute every random choice.
+
+hashlib only: numpy's generators do not promise a stable stream across versions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+
+def seed_of(block_hash: str, *labels: str) -> bytes:
+    """32 bytes drawn from a block hash (hex, with or without 0x) and what the draw is for."""
+    digest = hashlib.blake2b(bytes.fromhex(block_hash.removeprefix("0x")), digest_size=32)
+    for label in labels:
+        raw = label.encode()
+        digest.update(len(raw).to_bytes(4, "big") + raw)
+    return digest.digest()
+
+
+def integer(seed: bytes, index: int) -> int:
+    """The `index`-th unsigned 64-bit integer of the stream that `seed` opens."""
+    return int.from_bytes(hashlib.blake2b(seed + index.to_bytes(8, "big"), digest_size=8).digest(), "big")
+
+
+def sample(seed: bytes, population: int, count: int) -> list[int]:
+    """`count` distinct indices below `population` in drawn order (all of them, shuffled, if `count` is larger).
+
+    A sparse Fisher-Yates shuffle: exact, O(count) memory for any population.
+    """
+    count = min(count, population)
+    moved: dict[int, int] = {}
+    drawn: list[int] = []
+    for i in range(count):
+        j = i + integer(seed, i) % (population - i)
+        drawn.append(moved.get(j, j))
+        moved[j] = moved.get(i, i)
+    return drawn
