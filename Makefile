@@ -1,0 +1,43 @@
+VENV ?= .venv
+TORCH ?= cpu
+BIN := $(VENV)/bin
+export OMP_NUM_THREADS := 1
+
+.PHONY: help setup demo test test-full check fix lock clean
+
+help:  ## what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(VENV)/.ready  ## a virtual environment with the locked versions (TORCH=cuda for a GPU build)
+
+$(VENV)/.ready: setup.py requirements.lock scripts/setup.sh
+	bash scripts/setup.sh $(VENV) $(TORCH)
+
+demo: setup  ## the whole loop on this machine: WARC files in, a released model out (ARGS="--warc FILE")
+	$(BIN)/athena demo $(ARGS)
+
+test: setup  ## the test suite: unit tests on all cores, then the whole-loop tests one by one
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/loop -m "not full"
+	$(BIN)/python -m pytest tests/loop -m "not full"
+
+test-full: setup  ## everything, full-size runs included
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/loop
+	$(BIN)/python -m pytest tests/loop
+
+check: setup  ## lint, types, direction of imports, the style guide's numbers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python scripts/check_style.py
+
+fix: setup  ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: setup  ## write the installed versions to requirements.lock
+	( head -1 requirements.lock; $(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' ) > requirements.lock.new
+	mv requirements.lock.new requirements.lock
+
+clean:  ## remove caches and the demo's output, keep the environment
+	rm -rf demo-out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
