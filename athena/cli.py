@@ -1,0 +1,208 @@
+"""The console command `athena`. Imports what a command needs when it runs: `athena --help` answers at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from athena.errors import AthenaError, BadInput
+
+app = typer.Typer(
+    name="athena",
+    help="Turn the public web into training data, prove which data is good, train a model on it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+
+def main() -> None:
+    """Runs a command; a typed error becomes one line with its remedy, and an exit code."""
+    try:
+        app()
+    except AthenaError as error:
+        typer.secho(f"athena: {error.message}", fg="red", err=True)
+        if error.remedy:
+            typer.secho(f"  {error.remedy}", err=True)
+        sys.exit(error.exit_code)
+
+
+@app.command()
+def demo(
+    warc: Annotated[list[Path] | None, typer.Option(help="WARC file to use as the crawl; may be given again.")] = None,
+    crawl: Annotated[str | None, typer.Option(help="A Common Crawl id such as CC-MAIN-2026-43.")] = None,
+    crawl_url: Annotated[str, typer.Option(help="Where that crawl lies.")] = "https://data.commoncrawl.org",
+    limit_warcs: Annotated[int, typer.Option(min=1, help="How many WARC files of the crawl to use.")] = 1,
+    out: Annotated[Path, typer.Option(help="Folder for the summary, the release and all state.")] = Path("demo-out"),
+    pages: Annotated[int, typer.Option(min=20, help="Pages of the crawl that is made from local prose.")] = 520,
+    seed: Annotated[int, typer.Option(help="Seed of that crawl.")] = 0,
+) -> None:
+    """Run the whole network on this machine: WARC files in, a released model out.
+
+    Without --warc or --crawl it makes a small crawl from prose that lies on this machine, so it needs no network.
+    """
+    from rich.console import Console
+
+    from athena.localnet.demo import DemoPlan, run_demo
+
+    if warc and crawl:
+        raise BadInput("--warc and --crawl exclude each other", remedy="give one of them")
+    plan = DemoPlan(
+        out=out,
+        warcs=tuple(warc or ()),
+        crawl=crawl,
+        crawl_url=crawl_url,
+        limit_warcs=limit_warcs,
+        pages=pages,
+        seed=seed,
+    )
+    run_demo(plan, Console())
+
+
+@app.command()
+def devchain(
+    database: Annotated[Path, typer.Option(help="File of the chain's state; an existing one goes on.")] = Path(
+        "devchain.sqlite"
+    ),
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 9944,
+    netuid: Annotated[int, typer.Option(help="Number of the one subnet.")] = 1,
+    tempo: Annotated[int, typer.Option(min=2, help="Blocks per epoch.")] = 40,
+    block_seconds: Annotated[float, typer.Option(min=0.05, help="Seconds per block.")] = 0.25,
+    reveal_blocks: Annotated[int, typer.Option(min=1, help="Blocks until a sealed commitment is revealed.")] = 8,
+    stake: Annotated[
+        list[str] | None, typer.Option(help="HOTKEY=TAO: stake of a validator; may be given again.")
+    ] = None,
+    balance: Annotated[
+        list[str] | None, typer.Option(help="COLDKEY=TAO: balance at genesis; may be given again.")
+    ] = None,
+    events: Annotated[Path | None, typer.Option(help="File to append one JSON line per event to.")] = None,
+) -> None:
+    """Run a stand-in chain on this machine, which the unmodified bittensor SDK and btcli talk to.
+
+    Signatures, nonces, quotas and errors are as on the real chain; consensus, fees and drand are not. Loopback only.
+    """
+    from athena.chain.devnode.server import serve
+    from athena.chain.devnode.settings import DevnodeSettings
+
+    serve(
+        DevnodeSettings(
+            database=database,
+            port=port,
+            netuid=netuid,
+            tempo=tempo,
+            block_seconds=block_seconds,
+            reveal_blocks=reveal_blocks,
+            stakes=_amounts(stake or []),
+            balances=_amounts(balance or []),
+            events=events,
+        )
+    )
+
+
+def _amounts(pairs: list[str]) -> dict[str, float]:
+    try:
+        return {key: float(amount) for key, amount in (pair.split("=", 1) for pair in pairs)}
+    except ValueError as error:
+        raise BadInput(f"not KEY=TAO: {error}") from error
+
+
+def _become(module: str, context: typer.Context) -> None:
+    """Replaces this process by a room's own: the library never imports the loops or the task server."""
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", module, *context.args])
+
+
+@app.command(context_settings=PASS_THROUGH)
+def server(context: typer.Context) -> None:
+    """Run or fill the task server (import, run): `athena server --help`."""
+    _become("task_server", context)
+
+
+@app.command(context_settings=PASS_THROUGH)
+def miner(context: typer.Context) -> None:
+    """Run a miner: `athena miner --help`."""
+    _become("neurons.miner", context)
+
+
+@app.command(context_settings=PASS_THROUGH)
+def validator(context: typer.Context) -> None:
+    """Run a validator: `athena validator --help`."""
+    _become("neurons.validator", context)
+
+
+@app.command(context_settings=PASS_THROUGH)
+def trainer(context: typer.Context) -> None:
+    """Run a trainer: `athena trainer --help`."""
+    _become("neurons.trainer", context)
+
+
+@app.command()
+def refine(
+    inputs: Annotated[list[Path], typer.Argument(help="WARC files.", exists=True, dir_okay=False)],
+    out: Annotated[Path, typer.Option(help="Folder of the dataset.")],
+    recipe: Annotated[str, typer.Option(help="Recipe name, or a Python file that defines RECIPE.")] = "fineweb-1",
+) -> None:
+    """Refine WARC files into a dataset (Parquet and a manifest), as a miner does. Goes on where it was interrupted."""
+    from rich.console import Console
+
+    from athena.localnet.trial import refine_files
+
+    refine_files(inputs, recipe, out, Console())
+
+
+@app.command()
+def score(
+    dataset: Annotated[Path, typer.Argument(help="Folder of a dataset made by `athena refine`.", exists=True)],
+    warc: Annotated[list[Path], typer.Option(help="The WARC files that it was refined from.", exists=True)],
+    eval_pack: Annotated[Path | None, typer.Option(help="Evaluation pack; made from local prose by default.")] = None,
+    rules: Annotated[str, typer.Option(help="Rule version: 1, or demo-1 with small budgets.")] = "demo-1",
+    proxy: Annotated[bool, typer.Option(help="Train the proxy models too (needs the validator extra).")] = False,
+) -> None:
+    """Judge a dataset as a validator would, before anything is staked on it: a dry run on this machine."""
+    from rich.console import Console
+
+    from athena.localnet.trial import score_folder
+
+    score_folder(dataset, warc, eval_pack, rules, proxy, Console())
+
+
+@app.command()
+def download(
+    name: Annotated[str, typer.Argument(help="Release, as org/name or org/name@v0.1.0.")],
+    into: Annotated[Path, typer.Option(help="Folder to write to.")],
+    hub: Annotated[str, typer.Option(help="hf:// or file:///folder.")] = "hf://",
+) -> None:
+    """Download a released model and verify every file and the signature. Goes on where it was interrupted."""
+    from athena.chain.wallets import verify
+    from athena.hub import open_hub
+    from athena.release import download_release
+
+    repository, _, reference = name.partition("@")
+    release = download_release(open_hub(hub), repository, reference or "main", into, verify)
+    typer.echo(f"{release.name} {release.version}, {release.parameters:,} parameters, verified: {into}")
+
+
+@app.command()
+def doctor(
+    network: Annotated[str, typer.Option(help="Chain that this node will talk to.")] = "finney",
+    wallet: Annotated[str | None, typer.Option(help="Wallet that this node will use.")] = None,
+) -> None:
+    """Say what this machine lacks for each kind of node, and how to mend it."""
+    from athena.localnet.doctor import examine
+
+    findings = examine(network, wallet)
+    for finding in findings:
+        typer.secho(f"{'ok  ' if finding.ok else 'LACK'} {finding.what}", fg=None if finding.ok else "red")
+        if not finding.ok:
+            typer.echo(f"     {finding.remedy}")
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    main()

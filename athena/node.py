@@ -1,0 +1,61 @@
+"""How a loop becomes a process: settings, log, signals, exit codes, and patience with the world."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from typing import NoReturn, TypeVar
+
+from tenacity import Retrying, before_sleep_log, retry_if_exception_type, wait_random_exponential
+
+from athena.errors import AthenaError, Misconfigured, Unavailable
+from athena.events import EventLog
+from athena.settings import NodeSettings, parse_settings
+
+Result = TypeVar("Result")
+Settings = TypeVar("Settings", bound=NodeSettings)
+log = logging.getLogger("athena")
+
+
+def run_node(program: str, kind: type[Settings], loop: Callable[[Settings, EventLog], None]) -> NoReturn:
+    """Runs `loop` until it returns, fails, or is told to stop.
+
+    SIGTERM unwinds the main thread wherever it is and exits with 0: state is durable at every moment, so there is
+    nothing to finish first. A typed error ends the process with its message, remedy and exit code.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    logging.basicConfig(format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", level=logging.INFO)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line per request drowns the rest
+    try:
+        settings = parse_settings(kind, program)
+        events = EventLog(settings.events)
+        events.emit("process.started", program=program)
+        loop(settings, events)
+    except AthenaError as error:
+        log.error("%s: %s", error.code, error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(0)
+
+
+def patiently(step: Callable[[], Result]) -> Result:
+    """`step()`, again and again with growing pauses (at most a minute) while a service is unavailable."""
+    retrying = Retrying(
+        retry=retry_if_exception_type(Unavailable),
+        wait=wait_random_exponential(multiplier=0.5, max=60),
+        before_sleep=before_sleep_log(log, logging.WARNING),
+        reraise=True,
+    )
+    return retrying(step)
+
+
+def require_registration(hotkey: str, registered: set[str], netuid: int) -> None:
+    """Raises Misconfigured with the command to run unless `hotkey` is registered."""
+    if hotkey not in registered:
+        raise Misconfigured(
+            f"hotkey {hotkey} is not registered on subnet {netuid}",
+            remedy=f"run `btcli subnets register --netuid {netuid}`, or start with --pay-burn to register now",
+        )

@@ -1,0 +1,62 @@
+"""The miner: lease a shard, refine it, publish the dataset, commit to it on chain, submit. Again.
+
+python -m neurons.miner --network finney --netuid 63 --wallet alice --namespace my-hf-name
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from athena.chain.client import Chain
+from athena.chain.wallets import hotkey_of, open_wallet
+from athena.client import LedgerClient
+from athena.crawl import open_crawl
+from athena.errors import Conflict
+from athena.events import EventLog
+from athena.hub import open_hub
+from athena.node import patiently, require_registration, run_node
+from athena.refine.recipe import load_recipe
+from athena.refine.work import Workshop
+from athena.settings import MinerSettings
+
+log = logging.getLogger("athena.miner")
+
+
+def mine(settings: MinerSettings, events: EventLog) -> None:
+    wallet = open_wallet(settings.wallet, settings.hotkey, settings.wallets_folder)
+    chain = Chain(settings.network, settings.netuid, wallet)
+    ledger = LedgerClient(settings.task_server, wallet)
+    hotkey = hotkey_of(wallet)
+    if settings.pay_burn:
+        patiently(chain.register)
+    require_registration(hotkey, {n.hotkey for n in patiently(chain.neurons)}, settings.netuid)
+    workshop = Workshop(
+        ledger=ledger,
+        chain=chain,
+        hub=open_hub(settings.hub),
+        crawl=open_crawl(settings.crawl_url),
+        recipe=load_recipe(settings.recipe),
+        hotkey=hotkey,
+        namespace=settings.namespace,
+        sealed=settings.commit == "sealed",
+        commit_read_blocks=settings.commit_read_blocks,
+        folder=settings.state_folder / "tasks",
+        events=events,
+    )
+    log.info("mining as %s with recipe %s", hotkey, workshop.recipe.name)
+    while True:
+        leases = patiently(ledger.claim)
+        workshop.sweep(leases)
+        for lease in leases:
+            try:
+                patiently(lambda lease=lease: workshop.carry_out(lease))  # type: ignore[misc]
+            except Conflict as lost:
+                log.warning("task %s: %s", lease.task.id, lost)
+                events.emit("miner.lost", task=lease.task.id, reason=str(lost))
+        if not leases:
+            time.sleep(settings.idle_seconds)
+
+
+if __name__ == "__main__":
+    run_node("neurons.miner", MinerSettings, mine)
