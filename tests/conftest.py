@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ ALLOWED_SKIPS = Path(__file__).with_name("allowed_skips.txt")
 LOOPBACK = {"127.0.0.1", "::1", "localhost", "", None}
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="athena-hf-")  # before any import of huggingface_hub
 
 
 @pytest.fixture(autouse=True)
