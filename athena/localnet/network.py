@@ -14,6 +14,7 @@ from athena.localnet.supervise import Room
 NETUID = 1
 RULE_VERSION = "demo-1"
 VALIDATORS = ("validator-1", "validator-2")
+BLOCK_SECONDS = 0.25
 TEMPO_BLOCKS = 40
 COMMIT_READ_BLOCKS = 8
 REVEAL_BLOCKS = 8
@@ -81,6 +82,7 @@ class Localnet:
                 f"--port={self.chain_port}",
                 f"--netuid={NETUID}",
                 f"--tempo={TEMPO_BLOCKS}",
+                f"--block-seconds={BLOCK_SECONDS}",
                 f"--reveal-blocks={REVEAL_BLOCKS}",
                 f"--events={self.folder / 'events' / 'chain.jsonl'}",
                 *grants,
@@ -98,6 +100,12 @@ class Localnet:
             "ATHENA_SERVER_CRAWL_URL": self.crawl_url,
             "ATHENA_SERVER_RULE_VERSION": RULE_VERSION,
             "ATHENA_SERVER_REPLICATION": str(len(self.recipes)),
+            "ATHENA_SERVER_BLOCK_SECONDS": str(BLOCK_SECONDS),
+            "ATHENA_SERVER_REFRESH_SECONDS": "1",
+            "ATHENA_SERVER_MEMBERSHIP_AGE_SECONDS": "60",
+            "ATHENA_SERVER_LEASE_SECONDS": "120",
+            "ATHENA_SERVER_DEADLINE_SECONDS": "3600",
+            "ATHENA_SERVER_IDLE_SECONDS": "1",
             "ATHENA_SERVER_HOST": "127.0.0.1",
             "ATHENA_SERVER_PORT": str(self.server_port),
             "ATHENA_SERVER_EVENTS": str(self.folder / "events" / "server.jsonl"),
@@ -149,7 +157,7 @@ class Localnet:
     def trainer(self, min_datasets: int) -> Room:
         return self._node(
             "trainer", "neurons.trainer", f"--eval-pack={self.eval_pack}", "--preset=demo", "--namespace=athena",
-            "--model-name=athena-demo", f"--min-datasets={min_datasets}", f"--settle-blocks={2 * TEMPO_BLOCKS}",
+            "--model-name=athena-demo", f"--min-datasets={min_datasets}", f"--settle-blocks={2 * TEMPO_BLOCKS}", "--look-blocks=8",
             "--releases=1",
         )  # fmt: skip
 
