@@ -1,0 +1,120 @@
+"""The frozen ruler: bits per byte of any causal language model on an evaluation pack, domain by domain.
+
+It imports nothing that it measures. A text is scored as START followed by its tokens, every token once, in sliding
+windows; START is the tokenizer's beginning-of-text token, else its end-of-text token, and is not scored, nor is any
+token after the text. Divided by the text's UTF-8 bytes, models of different vocabularies compare.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from athena.errors import BadInput, NotFound
+from athena.evalpack import EvalDocument, EvalPack
+from athena.evaluation import DomainScore, Evaluation
+
+WINDOWS_PER_BATCH = 8
+
+
+@dataclass(frozen=True)
+class _Window:
+    """`ids[i + 1]` is predicted from ids[..i]; the last `scored` predictions count, for `document`."""
+
+    document: int
+    ids: list[int]
+    scored: int
+
+
+def evaluate(
+    model: Any, tokenizer: Any, pack: EvalPack, *, per_domain: int, window: int, seed: bytes = b"athena-evaluation/1"
+) -> Evaluation:
+    """Scores `per_domain` documents of each domain, drawn by `seed`.
+
+    `model` is a transformers causal language model (or what returns `.logits` [batch, length, vocab] for `input_ids`),
+    `tokenizer` its tokenizer. `window` tokens go through the model at a time, half of them as context for the rest.
+    Raises BadInput when the tokenizer knows no token to start with, or loses text.
+    """
+    documents = pack.draw(seed, per_domain)
+    encoded = [_encode(tokenizer, document) for document in documents]
+    was_training = model.training
+    model.eval()
+    nats = _nats(model, encoded, window)
+    model.train(was_training)
+    domains = {}
+    for domain in pack.by_domain:
+        chosen = [i for i, document in enumerate(documents) if document.domain == domain]
+        num_bytes = sum(len(documents[i].text.encode()) for i in chosen)
+        domains[domain] = DomainScore(
+            documents=len(chosen),
+            bytes=num_bytes,
+            tokens=sum(len(encoded[i]) - 1 for i in chosen),
+            bits_per_byte=math.fsum(nats[i] for i in chosen) / math.log(2) / num_bytes,
+        )
+    return Evaluation(eval_pack=pack.hash, seed=seed.hex(), per_domain=per_domain, window=window, domains=domains)
+
+
+def evaluate_folder(folder: Path, pack: EvalPack, *, per_domain: int, window: int | None = None) -> Evaluation:
+    """`evaluate` of a model folder, loaded by unmodified transformers; `window` is the model's own context by default.
+
+    No code from the folder runs and only safetensors are read. Raises NotFound, or BadInput when it does not load.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer  # seconds of import
+
+    if not (folder / "config.json").is_file():
+        raise NotFound(f"no model in {folder}")
+    try:
+        model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise BadInput(f"transformers cannot load {folder}: {error}") from error
+    return evaluate(
+        model, tokenizer, pack, per_domain=per_domain, window=window or model.config.max_position_embeddings
+    )
+
+
+def _encode(tokenizer: Any, document: EvalDocument) -> list[int]:
+    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    if start is None:
+        raise BadInput("the tokenizer has neither a beginning-of-text nor an end-of-text token")
+    ids = tokenizer(document.text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+    decoded = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+    if "".join(decoded.split()) != "".join(document.text.split()):  # some tokenizers add or strip spaces
+        raise BadInput(f"the tokenizer loses parts of {document.id}: bits per byte would flatter it")
+    return [start, *ids]
+
+
+def _windows(encoded: Sequence[list[int]], window: int) -> Iterator[_Window]:
+    """Each document's first `window` predictions, then half a window at a time with half a window of context."""
+    stride = max(1, window // 2)
+    for index, ids in enumerate(encoded):
+        done, predictions = 0, len(ids) - 1
+        while done < predictions:
+            end = min(done + (window if done == 0 else stride), predictions)
+            yield _Window(index, ids[max(0, end - window) : end + 1], end - done)
+            done = end
+
+
+@torch.no_grad()
+def _nats(model: Any, encoded: Sequence[list[int]], window: int) -> list[float]:
+    """Each document's summed negative log-likelihood. Windows of like length go through together, padded on the right:
+    a causal model's earlier positions do not see the padding."""
+    nats = [0.0] * len(encoded)
+    ordered = iter(sorted(_windows(encoded, window), key=lambda w: len(w.ids)))
+    while batch := list(islice(ordered, WINDOWS_PER_BATCH)):
+        longest = max(len(w.ids) for w in batch)
+        ids = torch.tensor([w.ids + [w.ids[0]] * (longest - len(w.ids)) for w in batch], device=model.device)
+        logits = model(input_ids=ids[:, :-1], use_cache=False).logits
+        for row, w in enumerate(batch):
+            last = len(w.ids) - 1
+            scored = slice(last - w.scored, last)
+            log_probability = torch.log_softmax(logits[row, scored].float(), dim=-1)
+            labels = ids[row, 1:][scored, None]
+            nats[w.document] -= float(log_probability.gather(-1, labels).double().sum())
+    return nats

@@ -1,0 +1,87 @@
+"""The trainer: wait for consensus, train on the data that it pays for, release. Again, once there is more.
+
+python -m neurons.trainer --network finney --netuid 63 --wallet carol --preset 125m --namespace my-hf-name
+"""
+
+from __future__ import annotations
+
+import logging
+from itertools import count
+
+from athena.chain.client import Chain
+from athena.chain.wallets import hotkey_of, open_wallet, sign
+from athena.client import LedgerClient
+from athena.evalpack import load_pack
+from athena.events import EventLog
+from athena.hub import open_hub
+from athena.node import patiently, require_registration, run_node
+from athena.release import cut_release, publish_release
+from athena.settings import TrainerSettings
+from athena.train.mixture import AcceptedDataset
+from athena.train.runs import RunSettings, TrainerRun
+from athena.train.selection import select
+
+log = logging.getLogger("athena.trainer")
+
+
+def train(settings: TrainerSettings, events: EventLog) -> None:
+    wallet = open_wallet(settings.wallet, settings.hotkey, settings.wallets_folder)
+    chain = Chain(settings.network, settings.netuid, wallet)
+    ledger = LedgerClient(settings.task_server, wallet)
+    datasets_hub, models_hub = open_hub(settings.hub), open_hub(settings.hub, kind="model")
+    pack = load_pack(settings.eval_pack.expanduser())
+    hotkey = hotkey_of(wallet)
+    if settings.pay_burn:
+        patiently(chain.register)
+    require_registration(hotkey, {n.hotkey for n in patiently(chain.neurons)}, settings.netuid)
+    name = f"{settings.namespace}/{settings.model_name}"
+    seen: set[str] = set()
+    for number in count():
+        version = later(settings.version, number)
+        what = RunSettings(preset=settings.preset, seed=settings.seed)
+        folder = settings.state_folder / f"run-{version}"
+        run = TrainerRun(what, folder, datasets_hub, pack, events)
+        datasets = () if run.begun else await_consensus(settings, chain, ledger, events, seen)
+        trained = patiently(lambda run=run, datasets=datasets: run.run(datasets))  # type: ignore[misc]
+        release = folder / "release"
+        signed = cut_release(
+            trained, name=settings.model_name, version=version, trainer=hotkey, into=release,
+            sign=lambda message: sign(wallet, message),
+        )  # fmt: skip
+        revision = patiently(lambda release=release: publish_release(models_hub, release, name))  # type: ignore[misc]
+        patiently(lambda signed=signed: ledger.post_release(signed))  # type: ignore[misc]
+        events.emit("trainer.released", version=version, name=name, revision=revision, folder=str(release))
+        log.info("released %s %s at %s", name, version, revision)
+        seen.update(entry.dataset.root for entry in signed.release.lineage)
+        if number + 1 == settings.releases:
+            return
+
+
+def later(version: str, releases: int) -> str:
+    """The version that many minor releases later."""
+    major, minor, _ = map(int, version.split("."))
+    return version if releases == 0 else f"{major}.{minor + releases}.0"
+
+
+def await_consensus(
+    settings: TrainerSettings, chain: Chain, ledger: LedgerClient, events: EventLog, seen: set[str]
+) -> tuple[AcceptedDataset, ...]:
+    """The datasets to train on, once enough new ones are paid and no verdict came in for `settle_blocks`."""
+    judged, since = -1, 0
+    for head in chain.heads():
+        if head.number % settings.look_blocks:
+            continue
+        sheets = [signed.sheet for signed in patiently(ledger.sheets)]
+        selection = select(patiently(chain.neurons), sheets)
+        awaited = patiently(ledger.stats).submissions - selection.judged
+        if selection.judged != judged or awaited > 0:
+            judged, since = selection.judged, head.number
+        new = sum(d.dataset.root not in seen for d in selection.accepted)
+        events.emit("trainer.waiting", block=head.number, judged=judged, awaited=awaited, accepted=new)
+        if new >= settings.min_datasets and head.number - since >= settings.settle_blocks:
+            return selection.accepted
+    raise AssertionError("the stream of heads never ends")
+
+
+if __name__ == "__main__":
+    run_node("neurons.trainer", TrainerSettings, train)
