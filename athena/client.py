@@ -46,7 +46,7 @@ from athena.wire import (
 )
 
 if TYPE_CHECKING:
-    from bittensor import Wallet
+    from athena.chain.wallets import Wallet
 
 MAX_REPLY_BYTES = 64 * 2**20
 PAGE = 200
