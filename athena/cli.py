@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from athena.errors import AthenaError, BadInput
+from athena.errors import AthenaError, BadInput, Misconfigured
 
 app = typer.Typer(
     name="athena",
@@ -86,11 +86,13 @@ def devchain(
 
     Signatures, nonces, quotas and errors are as on the real chain; consensus, fees and drand are not. Loopback only.
     """
+    from pydantic import ValidationError
+
     from athena.chain.devnode.server import serve
     from athena.chain.devnode.settings import DevnodeSettings
 
-    serve(
-        DevnodeSettings(
+    try:
+        settings = DevnodeSettings(
             database=database,
             port=port,
             netuid=netuid,
@@ -101,7 +103,10 @@ def devchain(
             balances=_amounts(balance or []),
             events=events,
         )
-    )
+    except ValidationError as error:
+        problems = "; ".join(f"{e['loc'][0] if e['loc'] else 'settings'}: {e['msg']}" for e in error.errors())
+        raise Misconfigured(problems, remedy="see athena devchain --help") from error
+    serve(settings)
 
 
 def _amounts(pairs: list[str]) -> dict[str, float]:
@@ -183,7 +188,7 @@ def download(
     from athena.release import download_release
 
     repository, _, reference = name.partition("@")
-    release = download_release(open_hub(hub), repository, reference or "main", into, verify)
+    release = download_release(open_hub(hub, kind="model"), repository, reference or "main", into, verify)
     typer.echo(f"{release.name} {release.version}, {release.parameters:,} parameters, verified: {into}")
 
 

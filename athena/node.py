@@ -10,7 +10,7 @@ from typing import NoReturn, TypeVar
 
 from tenacity import Retrying, before_sleep_log, retry_if_exception_type, wait_random_exponential
 
-from athena.errors import AthenaError, Misconfigured, Unavailable
+from athena.errors import AthenaError, Misconfigured, RateLimited, Unavailable
 from athena.events import EventLog
 from athena.settings import NodeSettings, parse_settings
 
@@ -44,7 +44,7 @@ def run_node(program: str, kind: type[Settings], loop: Callable[[Settings, Event
 def patiently(step: Callable[[], Result]) -> Result:
     """`step()`, again and again with growing pauses (at most a minute) while a service is unavailable."""
     retrying = Retrying(
-        retry=retry_if_exception_type(Unavailable),
+        retry=retry_if_exception_type((Unavailable, RateLimited)),
         wait=wait_random_exponential(multiplier=0.5, max=60),
         before_sleep=before_sleep_log(log, logging.WARNING),
         reraise=True,

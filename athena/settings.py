@@ -125,6 +125,10 @@ class TrainerSettings(NodeSettings):
     """Training starts once this many accepted datasets are paid by consensus."""
     settle_blocks: Annotated[int, Field(ge=0)] = 720
     """Blocks to wait, after the last score came in, for consensus to pay by it."""
+    look_blocks: Annotated[int, Field(ge=1)] = 25
+    """Blocks between two looks at the scores."""
+    releases: Annotated[int, Field(ge=0)] = 0
+    """Stop after this many releases; 0 goes on for ever."""
     seed: int = 0
     """Seed of initial weights and data order."""
 
@@ -141,7 +145,7 @@ def parse_settings(kind: type[Settings], program: str, arguments: list[str] | No
         kind, cli_parse_args=sys.argv[1:] if arguments is None else arguments, cli_prog_name=program
     )
     try:
-        return kind(_cli_settings_source=source)  # type: ignore[call-arg]
+        return kind(_cli_settings_source=source)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors())
         raise Misconfigured(problems, remedy=f"see {program} --help") from error

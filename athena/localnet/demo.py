@@ -135,6 +135,7 @@ def _lay_out(plan: DemoPlan, folder: Path, console: Console) -> Localnet:
 def _start_services(net: Localnet, supervisor: Supervisor, hotkeys: Mapping[str, str]) -> None:
     chain, crawl_import, server = net.chain(hotkeys), net.crawl_import(), net.server()
     _start(supervisor, chain, "devchain.ready")
+    net.register_owner()
     supervisor.start(crawl_import)
     supervisor.wait(lambda: supervisor.finished("import"), what="importing the crawl's listing", seconds=600)
     _start(supervisor, server, "server.ready")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from athena.chain.client import Chain
 from athena.chain.wallets import hotkey_of, open_wallet
 from athena.localnet.supervise import Room
 
@@ -58,6 +60,11 @@ class Localnet:
         """Name -> hotkey of every node; each has a coldkey of its own."""
         names = ("server", *VALIDATORS, *self.recipes, "trainer")
         return {name: hotkey_of(open_wallet(name, path=self.wallets, create=True)) for name in names}
+
+    def register_owner(self) -> None:
+        """Registers the task server's key first: uid 0 is the subnet owner's, whose incentive is burned."""
+        with closing(Chain(self.chain_url, NETUID, open_wallet("server", path=self.wallets))) as chain:
+            chain.register()
 
     def coldkey(self, name: str) -> str:
         return str(open_wallet(name, path=self.wallets).coldkeypub.ss58_address)
@@ -157,8 +164,8 @@ class Localnet:
     def trainer(self, min_datasets: int) -> Room:
         return self._node(
             "trainer", "neurons.trainer", f"--eval-pack={self.eval_pack}", "--preset=demo", "--namespace=athena",
-            "--model-name=athena-demo", f"--min-datasets={min_datasets}", f"--settle-blocks={2 * TEMPO_BLOCKS}", "--look-blocks=8",
-            "--releases=1",
+            "--model-name=athena-demo", f"--min-datasets={min_datasets}", f"--settle-blocks={2 * TEMPO_BLOCKS}",
+            "--look-blocks=8", "--releases=1",
         )  # fmt: skip
 
     def write_plan(self, hotkeys: Mapping[str, str]) -> None:

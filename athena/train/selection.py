@@ -13,7 +13,7 @@ from athena.train.mixture import AcceptedDataset
 
 @dataclass(frozen=True)
 class Selection:
-    """`accepted`: passed by the majority of stake, and their miners earn. `judged`: datasets with a majority verdict."""
+    """`accepted`: passed by most of the stake, and their miners earn. `judged`: datasets with a majority verdict."""
 
     accepted: tuple[AcceptedDataset, ...]
     judged: int
