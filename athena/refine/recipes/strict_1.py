@@ -1,0 +1,32 @@
+"""strict-1: fineweb-1 with less tolerance. Surer English, longer pages, more whole sentences, less repetition."""
+
+from athena.refine.recipe import Recipe
+from athena.refine.steps import (
+    C4Quality,
+    Extraction,
+    FineWebQuality,
+    GopherQuality,
+    GopherRepetition,
+    Language,
+    LanguageGuess,
+    MinHash,
+    ReplacePii,
+    UrlFilter,
+)
+
+RECIPE = Recipe(
+    "strict-1",
+    "1",
+    (
+        UrlFilter(),
+        LanguageGuess(languages=("en",), threshold=0.05),
+        Extraction(),
+        Language(languages=("en",), threshold=0.8),
+        GopherRepetition(dup_line_frac=0.2, dup_line_char_frac=0.1),
+        GopherQuality(min_doc_words=100, min_stop_words=4),
+        C4Quality(filter_no_terminal_punct=False),
+        FineWebQuality(line_punct_thr=0.3, short_line_thr=0.5),
+        MinHash(),
+        ReplacePii(),
+    ),
+)
