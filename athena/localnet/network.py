@@ -16,10 +16,10 @@ from athena.localnet.supervise import Room
 NETUID = 1
 RULE_VERSION = "demo-1"
 VALIDATORS = ("validator-1", "validator-2")
-BLOCK_SECONDS = 0.25
-TEMPO_BLOCKS = 40
-COMMIT_READ_BLOCKS = 8
-REVEAL_BLOCKS = 8
+BLOCK_SECONDS = 0.5
+TEMPO_BLOCKS = 20
+COMMIT_READ_BLOCKS = 4
+REVEAL_BLOCKS = 4
 STAKE_TAO = 1000.0
 BALANCE_TAO = 100.0
 
@@ -147,7 +147,7 @@ class Localnet:
         return [
             self._node(
                 name, "neurons.miner", f"--recipe={recipe}", f"--namespace={name}",
-                f"--commit-read-blocks={COMMIT_READ_BLOCKS}", "--idle-seconds=1",
+                f"--commit-read-blocks={COMMIT_READ_BLOCKS}", "--idle-seconds=2",
             )
             for name, recipe in self.recipes.items()
         ]  # fmt: skip
@@ -165,7 +165,7 @@ class Localnet:
         return self._node(
             "trainer", "neurons.trainer", f"--eval-pack={self.eval_pack}", "--preset=demo", "--namespace=athena",
             "--model-name=athena-demo", f"--min-datasets={min_datasets}", f"--settle-blocks={2 * TEMPO_BLOCKS}",
-            "--look-blocks=8", "--releases=1",
+            "--look-blocks=4", "--releases=1",
         )  # fmt: skip
 
     def write_plan(self, hotkeys: Mapping[str, str]) -> None:

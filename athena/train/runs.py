@@ -10,10 +10,12 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import Annotated, TypeVar
 
 import torch
 from pydantic import Field, ValidationError
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.utils.logging import disable_progress_bar
 
 from athena.durable import write_file
 from athena.errors import BadInput, Conflict, NotFound
@@ -33,9 +35,6 @@ from athena.train.presets import Preset, llama_config, preset_of
 from athena.train.tokenizer import END_ID, load_tokenizer, train_tokenizer
 from athena.train.tokens import TokenStream, write_tokens
 from athena.train.trained import Trained
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
 
@@ -150,8 +149,6 @@ class TrainerRun:
         write_tokens(read_documents(mixture), load_tokenizer(tokenizer), tokens)
 
     def _initialise(self, tokenizer: Path, initial: Path) -> None:
-        from transformers import AutoModelForCausalLM  # seconds of import
-
         config = llama_config(self.preset, vocab_size=len(load_tokenizer(tokenizer)), end=END_ID)
         torch.manual_seed(self.settings.seed)
         model = AutoModelForCausalLM.from_config(config)
@@ -199,9 +196,6 @@ def plan_run(preset: Preset, stream: TokenStream, seed: int) -> Plan:
 
 def load_model(folder: Path) -> PreTrainedModel:
     """The model in `folder`, float32, on this machine's accelerator where there is one."""
-    from transformers import AutoModelForCausalLM  # seconds of import
-    from transformers.utils.logging import disable_progress_bar
-
     disable_progress_bar()
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, use_safetensors=True, local_files_only=True

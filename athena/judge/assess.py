@@ -1,0 +1,215 @@
+"""One commitment in, one score sheet out: the gates in order, the proxy comparison, then the units."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from athena.crawl import Crawl
+from athena.durable import write_file
+from athena.errors import BadInput, NotFound
+from athena.evalpack import EvalPack
+from athena.events import EventLog
+from athena.hub import Hub
+from athena.judge import completeness, contamination, duplicates, form, provenance, score, screens
+from athena.judge.arms import ProxyWorkers
+from athena.judge.comparison import Comparison, compare
+from athena.judge.evidence import Case, Evidence, Rival, Rows
+from athena.judge.form import dataset_folder
+from athena.judge.rules import Rules
+from athena.judge.verdicts import failed, guarded, passed
+from athena.protocol import Arm, ScoreSheet, Verdict
+from athena.refine.manifest import ROW_SCHEMA
+from athena.refine.recipe import Recipe, load_recipe
+from athena.refine.run import refine_warc
+
+__all__ = ["Bench", "Case", "Rival", "assess", "dataset_folder"]
+
+# Form comes before these, the proxy after them: cheap first, and each may rely on the ones before it.
+GATES: tuple[tuple[str, Callable[[Evidence], Verdict]], ...] = (
+    (provenance.GATE, provenance.check),
+    (completeness.GATE, completeness.check),
+    (duplicates.GATE, duplicates.check),
+    (contamination.GATE, contamination.check),
+    (screens.GATE, screens.check),
+)
+PROXY = "proxy"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A validator's instruments. `validator` is its hotkey; `workdir` keeps all that a restart would have to redo.
+
+    `workers` train proxy models; whoever makes a bench closes it. Without workers nothing is compared.
+    """
+
+    hub: Hub
+    crawl: Crawl
+    pack: EvalPack
+    rules: Rules
+    validator: str
+    workdir: Path
+    events: EventLog
+    workers: ProxyWorkers | None = field(default_factory=ProxyWorkers)
+
+    def close(self) -> None:
+        if self.workers is not None:
+            self.workers.close()
+
+    @cached_property
+    def canonical_recipe(self) -> Recipe:
+        return load_recipe(self.rules.canonical_recipe)
+
+    @cached_property
+    def raw_recipe(self) -> Recipe:
+        return load_recipe(self.rules.raw_recipe)
+
+    def refined(self, path: str, recipe: Recipe) -> Rows:
+        """The rows that a recipe makes of a WARC file; kept on disk. Raises what the crawl raises."""
+        name = hashlib.sha256(f"{recipe.hash} {path}".encode()).hexdigest()
+        file = self.workdir / "refined" / f"{name}.parquet"
+        if not file.exists():
+            sink = io.BytesIO()
+            pq.write_table(refine_warc(path, recipe, self.crawl).table, sink)
+            write_file(file, sink.getvalue())
+        return Rows(pq.read_table(file))
+
+    def rival_rows(self, rival: Rival) -> Rows:
+        """Rows of an earlier dataset; none if its files do not hold what they promise. Raises Unavailable."""
+        try:
+            return form.read_folder(rival.folder, self.rules.gates).rows
+        except BadInput:
+            return Rows(ROW_SCHEMA.empty_table())
+
+
+def assess(case: Case, bench: Bench) -> ScoreSheet:
+    """Judges one commitment. Never raises for a miner's or a service's fault: the sheet's outcome says what happened.
+
+    fail: a gate found a fault of the dataset. none: this validator could not tell (a service or this machine failed,
+    or its canaries came out of order) and should try again later. pass: `units` and, where something could be
+    compared, `effect` are set.
+    """
+    bench.events.emit("judge.start", task=case.task.id, hotkey=case.hotkey)
+    sheet = _Assessment(case, bench).run()
+    found = sheet.effect
+    bench.events.emit(
+        "judge.done", task=case.task.id, hotkey=case.hotkey, outcome=sheet.outcome, units=sheet.units,
+        effect=found and found.mean, low=found and found.low, high=found and found.high,
+        reason=next((v.reason for v in sheet.gates if v.outcome != "pass"), ""),
+    )  # fmt: skip
+    return sheet
+
+
+class _Stopped(Exception):
+    """A gate did not pass; its verdict is the last one."""
+
+
+class _Assessment:
+    """The state of one call of `assess`: what the sheet will say."""
+
+    def __init__(self, case: Case, bench: Bench) -> None:
+        self._case, self._bench = case, bench
+        self._verdicts: list[Verdict] = []
+        self._comparison: Comparison | None = None
+
+    def run(self) -> ScoreSheet:
+        with contextlib.suppress(_Stopped):
+            evidence = self._open()
+            for gate, check in GATES:
+                self._take(guarded(gate, partial(check, evidence)))
+            if self._bench.workers is not None:
+                self._take(guarded(PROXY, partial(self._compare, evidence, self._bench.workers)))
+        return self._sheet()
+
+    def _take(self, verdict: Verdict) -> None:
+        """Notes a verdict. Raises _Stopped unless it is a pass."""
+        self._verdicts.append(verdict)
+        self._bench.events.emit(
+            "judge.gate", task=self._case.task.id, hotkey=self._case.hotkey, gate=verdict.gate,
+            outcome=verdict.outcome, reason=verdict.reason,
+        )  # fmt: skip
+        if verdict.outcome != "pass":
+            raise _Stopped
+
+    def _open(self) -> Evidence:
+        """The evidence, once the form gate passed."""
+        bench, opened = self._bench, list[form.Opened]()
+
+        def check() -> Verdict:
+            try:
+                opened.append(form.open_dataset(self._case, bench.hub, bench.workdir, bench.rules.gates))
+            except (BadInput, NotFound) as error:
+                return failed(form.GATE, error.message)
+            return passed(form.GATE, rows=opened[0].manifest.rows)
+
+        self._take(guarded(form.GATE, check))
+        return Evidence(
+            case=self._case,
+            rules=bench.rules,
+            manifest=opened[0].manifest,
+            rows=opened[0].rows,
+            crawl=bench.crawl,
+            pack=bench.pack,
+            canonical_recipe=bench.canonical_recipe,
+            refined=lambda path: bench.refined(path, bench.canonical_recipe),
+            rival_rows=bench.rival_rows,
+        )
+
+    def _compare(self, evidence: Evidence, workers: ProxyWorkers) -> Verdict:
+        """The proxy's verdict: its canaries'. Keeps the comparison for the sheet."""
+        bench = self._bench
+        self._comparison = compare(
+            evidence,
+            raw=lambda path: bench.refined(path, bench.raw_recipe),
+            workers=workers,
+            folder=bench.workdir / "arms",
+            finished=self._arm_done,
+        )
+        return self._comparison.canaries or passed(PROXY, compared=False)
+
+    def _arm_done(self, arm: Arm, done: int, total: int) -> None:
+        self._bench.events.emit(
+            "judge.proxy", task=self._case.task.id, hotkey=self._case.hotkey, arm=arm.name, seed=arm.seed, done=done,
+            total=total, bpb=score.mean(arm.bits_per_byte),
+        )  # fmt: skip
+
+    def _sheet(self) -> ScoreSheet:
+        case, bench, compared = self._case, self._bench, self._comparison
+        outcome = self._verdicts[-1].outcome
+        arms = compared.arms if compared is not None else ()
+        yielded = compared.yield_ratio if compared is not None else 0.0
+        time = self._time_factor()
+        weighed = outcome == "pass"
+        return ScoreSheet(
+            task_id=case.task.id,
+            hotkey=case.hotkey,
+            dataset=case.commitment.dataset,
+            validator=bench.validator,
+            rule_version=bench.rules.version,
+            eval_pack=bench.pack.hash,
+            issued_block=case.issued_block,
+            commit_block=case.commit_block,
+            seed_block=case.seed_block,
+            outcome=outcome,
+            gates=tuple(self._verdicts),
+            arms=arms,
+            effect=score.effect(arms, bench.rules.pay) if weighed and arms else None,
+            yield_ratio=yielded,
+            time_factor=time,
+            units=score.units(len(case.task.shard.warc_paths), yielded, time) if weighed else 0.0,
+        )
+
+    def _time_factor(self) -> float:
+        case = self._case
+        if case.deadline_block is None:
+            return 1.0
+        elapsed, limit = (block - case.issued_block for block in (case.commit_block, case.deadline_block))
+        median = case.median_blocks if case.median_blocks is not None else elapsed
+        return score.time_factor(elapsed, median, limit, self._bench.rules.pay)

@@ -1,0 +1,147 @@
+"""What the gates look at: one verified dataset, the crawl behind it, and the validator's own refinement of one file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from athena import draw
+from athena.crawl import Crawl
+from athena.evalpack import EvalPack
+from athena.judge.rules import Rules
+from athena.protocol import Commitment, Hotkey, Manifest, Task
+from athena.refine.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Rival:
+    """An earlier dataset by somebody else, as fetched when it was judged."""
+
+    folder: Path
+    hotkey: str
+    commit_block: int
+    task_id: str
+
+
+@dataclass(frozen=True)
+class Case:
+    """One commitment to be judged.
+
+    `seed_block` lies after the reveal and `block_hash` is its hash: every draw comes from it, but for the seeds of the
+    validator's own arms, which come from `reference_hash`, the hash of the task's first seed block, so that all cases
+    of the task share those arms. `deadline_block` and `median_blocks` (the task's median time from lease to
+    commitment) decide the time factor; without them nobody is late.
+    """
+
+    task: Task
+    commitment: Commitment
+    issued_block: int
+    commit_block: int
+    seed_block: int
+    block_hash: str
+    reference_hash: str
+    rivals: tuple[Rival, ...] = ()
+    deadline_block: int | None = None
+    median_blocks: int | None = None
+
+    @property
+    def hotkey(self) -> Hotkey:
+        return self.commitment.hotkey
+
+    @property
+    def key(self) -> str:
+        """Names the case in files and in the queue: one commitment to one dataset for one task."""
+        return f"{self.task.id}-{self.commitment.dataset.root}"
+
+    def seed(self, *labels: str) -> bytes:
+        """A draw's seed: from the seed block, for this task."""
+        return draw.seed_of(self.block_hash, self.task.id, *labels)
+
+    def reference_seed(self, *labels: str) -> bytes:
+        """The same for what all cases of the task share."""
+        return draw.seed_of(self.reference_hash, self.task.id, *labels)
+
+
+class Rows:
+    """Rows of a dataset whose bytes, schema and Merkle root were checked."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self.table = table
+
+    @property
+    def count(self) -> int:
+        return int(self.table.num_rows)
+
+    def at(self, indices: Sequence[int]) -> Iterator[dict[str, Any]]:
+        """Rows one at a time, in the given order."""
+        for index in indices:
+            yield self.table.slice(index, 1).to_pylist()[0]
+
+    @property
+    def tokens(self) -> int:
+        """Sum of the token counts that the rows claim."""
+        return sum(self.table["token_count"].to_pylist())
+
+    def texts(self) -> Iterator[str]:
+        """All texts in file order, a batch in memory at a time."""
+        for batch in self.table.select(["text"]).to_batches(max_chunksize=1024):
+            yield from batch.column("text").to_pylist()
+
+    def of_warc(self, path: str) -> Rows:
+        return Rows(self.table.filter(pc.equal(self.table["warc_path"], path)))
+
+    @cached_property
+    def by_offset(self) -> dict[int, str]:
+        """Texts by record offset; for rows of one WARC file."""
+        offsets = self.table["warc_offset"].to_pylist()
+        return dict(zip(offsets, self.texts(), strict=True))
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything that a gate may use. What costs much is made once, when first asked for.
+
+    `refined(path)` are the validator's own canonical rows of a WARC file; it raises Unavailable where the crawl does
+    not answer, as does everything here that is built on it.
+    """
+
+    case: Case
+    rules: Rules
+    manifest: Manifest
+    rows: Rows
+    crawl: Crawl
+    pack: EvalPack
+    canonical_recipe: Recipe
+    refined: Callable[[str], Rows]
+    rival_rows: Callable[[Rival], Rows]
+
+    def seed(self, *labels: str) -> bytes:
+        """A seed for this hotkey's dataset alone."""
+        return self.case.seed(self.case.hotkey, *labels)
+
+    @cached_property
+    def warc(self) -> str:
+        """The WARC file that the set is compared on: the first drawn one with enough canonical tokens, else the first.
+
+        Nobody knows it while the data can still change.
+        """
+        paths = self.case.task.shard.warc_paths
+        order = [paths[i] for i in draw.sample(self.case.seed("warc"), len(paths), len(paths))]
+        enough = (path for path in order if self.refined(path).tokens >= self.rules.proxy.min_tokens)
+        return next(enough, order[0])
+
+    @cached_property
+    def canonical(self) -> Rows:
+        """The validator's own canonical rows of `warc`."""
+        return self.refined(self.warc)
+
+    @cached_property
+    def drawn(self) -> Rows:
+        """The dataset's rows of `warc`."""
+        return self.rows.of_warc(self.warc)

@@ -1,0 +1,22 @@
+"""Text as the gates compare it: lower-cased words, so that markup, spacing and punctuation do not matter."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+import xxhash
+
+SHINGLE_WORDS = 5
+NGRAM_WORDS = 13  # contamination, as in GPT-3, appendix C
+_WORD = re.compile(r"\w+")
+
+
+def words(text: str) -> list[str]:
+    return _WORD.findall(text.lower())
+
+
+def ngrams(tokens: Sequence[str], size: int) -> Iterator[int]:
+    """64-bit hashes of all runs of `size` words."""
+    for i in range(len(tokens) - size + 1):
+        yield xxhash.xxh3_64_intdigest(" ".join(tokens[i : i + size]).encode("utf-8", "replace"))

@@ -1,0 +1,67 @@
+"""Honest work passes every gate, whatever the recipe, and is paid by what a model learns from it."""
+
+import dataclasses
+
+import pytest
+
+from athena.events import read_events
+from athena.judge.weights import judged, pay
+from athena.protocol import canonical_json
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:spacy", "ignore::DeprecationWarning:weasel")
+
+
+def test_canonical_work_passes_with_full_units(world, canonical):
+    sheet = world.judge(world.publish(list(world.rows), recipe=canonical))
+    assert sheet.outcome == "pass", sheet.gates
+    assert [v.gate for v in sheet.gates] == [
+        "form", "provenance", "completeness", "duplicates", "contamination", "screens", "canaries",
+    ]  # fmt: skip
+    assert sheet.units == 2.0 and sheet.yield_ratio == 1.0
+    assert sheet.effect is not None and sheet.effect.low < 0 < sheet.effect.high
+    names = {arm.name for arm in sheet.arms}
+    assert names == {"canonical", "miner", "canary-raw", "canary-shuffled"}
+    assert canonical_json(sheet.model_dump(mode="json"))
+
+
+def test_judging_again_trains_nothing_and_finds_the_same(world, canonical):
+    case = world.publish(list(world.rows), recipe=canonical)
+    first = world.judge(case)
+    before = {p: p.stat().st_mtime_ns for p in (world.bench.workdir / "arms").iterdir()}
+    assert world.judge(case) == first
+    assert {p: p.stat().st_mtime_ns for p in (world.bench.workdir / "arms").iterdir()} == before
+
+
+def test_weights_follow_the_recipes_and_not_the_names(world):
+    """Two hotkeys swap their recipes; nothing but the data tells them apart, and the weights swap."""
+    weights = []
+    for careful, careless in (("alice", "bob"), ("bob", "alice")):
+        sheets = {
+            key: world.judge(world.publish(world.refine(recipe, key), hotkey=key))
+            for key, recipe in ((careful, "strict-1"), (careless, "unfiltered-1"))
+        }
+        assert all(s.outcome == "pass" for s in sheets.values()), [s.gates[-1] for s in sheets.values()]
+        history = {key: [judged(sheet, world.bench.rules)] for key, sheet in sheets.items()}
+        payout = pay(history, world.bench.rules, now_block=300)
+        weights.append((payout.weights.get(careful, 0.0), payout.weights.get(careless, 0.0)))
+    for careful, careless in weights:
+        assert careful > 0.6 > 0.4 > careless
+
+
+def test_progress_is_told(world, canonical):
+    world.judge(world.publish(list(world.rows[:10]), hotkey="bob"))
+    kinds = {event["event"] for event in read_events(world.events)}
+    assert {"judge.start", "judge.gate", "judge.proxy", "judge.done"} <= kinds
+
+
+def test_a_small_set_is_paid_by_its_yield(world):
+    part = [row for row in world.rows if row["warc_offset"] % 2 == 0]
+    sheet = world.judge(world.publish(part))
+    assert sheet.outcome == "pass" and 0 < sheet.yield_ratio < 0.9
+    assert sheet.units == pytest.approx(2 * sheet.yield_ratio)
+
+
+def test_late_work_loses_a_tenth_at_most(world):
+    case = world.publish(list(world.rows))
+    late = dataclasses.replace(case, commit_block=300, deadline_block=300, median_blocks=50)
+    assert world.judge(late).time_factor == pytest.approx(0.9)
