@@ -2,10 +2,14 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections import deque
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -98,3 +102,63 @@ def below(folder: Path) -> list[str]:
 @pytest.fixture
 def processes_below():
     return below
+
+
+class CommonCrawl(ThreadingHTTPServer):
+    """Serves a folder as Common Crawl does: whole files and byte ranges. Each entry of `faults` spoils one request:
+    "slow-down" answers 503, "drop" hangs up."""
+
+    daemon_threads = True
+
+    def __init__(self, root: Path, faults) -> None:
+        super().__init__(("127.0.0.1", 0), CrawlHandler)
+        self.root, self.faults, self.ranges = root, deque(faults), 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class CrawlHandler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *args) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        fault = self.server.faults.popleft() if self.server.faults else ""
+        if fault == "drop":
+            self.close_connection = True
+            return
+        file = self.server.root / self.path.lstrip("/")
+        content = file.read_bytes() if file.is_file() else b""
+        status, headers = (200, {}) if file.is_file() else (404, {})
+        if fault == "slow-down":
+            status, content = 503, b"<Code>SlowDown</Code>"
+        elif status == 200 and (span := self.headers.get("Range")):
+            first, last = map(int, re.fullmatch(r"bytes=(\d+)-(\d+)", span).groups())
+            headers["Content-Range"] = f"bytes {first}-{min(last, len(content) - 1)}/{len(content)}"
+            status, content = 206, content[first : last + 1]
+            self.server.ranges += 1
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(content))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+
+@pytest.fixture
+def common_crawl():
+    """Starts loopback Common Crawls."""
+    servers = []
+
+    def serve(root: Path, faults=()) -> CommonCrawl:
+        server = CommonCrawl(root, faults)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        return server
+
+    yield serve
+    for server in servers:
+        server.shutdown()
+        server.server_close()
