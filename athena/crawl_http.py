@@ -20,7 +20,7 @@ from typing import BinaryIO, TypeVar, cast
 import httpx
 
 from athena.crawl_paths import MAX_LISTING_BYTES, checked_path, listing_path, parse_listing
-from athena.errors import BadInput, Misconfigured, NotFound, TooLarge, Unavailable
+from athena.errors import BadInput, Blocked, Misconfigured, NotFound, TooLarge, Unavailable
 
 MAX_WARC_BYTES = 8 * 2**30
 """Common Crawl writes about 1 GB a file."""
@@ -31,7 +31,7 @@ _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
 T = TypeVar("T")
 
 
-class CrawlBlocked(Unavailable):
+class CrawlBlocked(Blocked):
     """The crawl answered 403: this address is blocked. Stop; asking again prolongs the block."""
 
     code = "crawl-blocked"

@@ -85,6 +85,13 @@ class Unavailable(AthenaError):
     exit_code = 75  # EX_TEMPFAIL
 
 
+class Blocked(Unavailable):
+    """A service that wants to be left alone. Asking again, from this or another process, makes it worse."""
+
+    code = "blocked"
+    exit_code = 69  # EX_UNAVAILABLE
+
+
 class Misconfigured(AthenaError):
     """This node's own settings or installation are wrong; `remedy` says what to change."""
 

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn, TypeVar
 
-from tenacity import Retrying, before_sleep_log, retry_if_exception_type, wait_random_exponential
+from tenacity import Retrying, before_sleep_log, retry_if_exception, wait_random_exponential
 
-from athena.errors import AthenaError, Misconfigured, RateLimited, Unavailable
+from athena.errors import AthenaError, Blocked, Misconfigured, RateLimited, Unavailable
 from athena.events import EventLog
 from athena.settings import NodeSettings, parse_settings
 
@@ -44,12 +44,17 @@ def run_node(program: str, kind: type[Settings], loop: Callable[[Settings, Event
 def patiently(step: Callable[[], Result]) -> Result:
     """`step()`, again and again with growing pauses (at most a minute) while a service is unavailable."""
     retrying = Retrying(
-        retry=retry_if_exception_type((Unavailable, RateLimited)),
+        retry=retry_if_exception(_passes),
         wait=wait_random_exponential(multiplier=0.5, max=60),
         before_sleep=before_sleep_log(log, logging.WARNING),
         reraise=True,
     )
     return retrying(step)
+
+
+def _passes(error: BaseException) -> bool:
+    """Whether a failure may be gone at the next attempt."""
+    return isinstance(error, (Unavailable, RateLimited)) and not isinstance(error, Blocked)
 
 
 def require_registration(hotkey: str, registered: set[str], netuid: int) -> None:

@@ -46,6 +46,8 @@ class NodeSettings(BaseSettings):
     """Where datasets and releases lie: hf:// (Hugging Face Hub) or file:///folder (one machine)."""
     crawl_url: str = "https://data.commoncrawl.org"
     """Where WARC files lie: an http(s) base address or file:///folder."""
+    contact: str = ""
+    """E-mail or web address that the crawl's operators find in the User-Agent."""
     pay_burn: bool = False
     """Register the hotkey at start if it is not registered yet, paying the subnet's burn from the coldkey."""
     state: Path = Path("~/.athena")

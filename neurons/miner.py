@@ -11,8 +11,8 @@ import time
 from athena.chain.client import Chain
 from athena.chain.wallets import hotkey_of, open_wallet
 from athena.client import LedgerClient
-from athena.crawl import open_crawl
-from athena.errors import Conflict
+from athena.crawl import Manners, open_crawl
+from athena.errors import BadInput, Conflict, NotFound
 from athena.events import EventLog
 from athena.hub import open_hub
 from athena.node import patiently, require_registration, run_node
@@ -35,7 +35,7 @@ def mine(settings: MinerSettings, events: EventLog) -> None:
         ledger=ledger,
         chain=chain,
         hub=open_hub(settings.hub),
-        crawl=open_crawl(settings.crawl_url),
+        crawl=open_crawl(settings.crawl_url, Manners(contact=settings.contact)),
         recipe=load_recipe(settings.recipe),
         hotkey=hotkey,
         namespace=settings.namespace,
@@ -54,6 +54,10 @@ def mine(settings: MinerSettings, events: EventLog) -> None:
             except Conflict as lost:
                 log.warning("task %s: %s", lease.task.id, lost)
                 events.emit("miner.lost", task=lease.task.id, reason=str(lost))
+            except (BadInput, NotFound) as unusable:  # of the crawl: another task may be sound
+                log.error("task %s is given back: %s", lease.task.id, unusable)
+                patiently(lambda lease=lease: ledger.release(lease))  # type: ignore[misc]
+                events.emit("miner.lost", task=lease.task.id, reason=str(unusable))
         if not leases:
             time.sleep(settings.idle_seconds)
 

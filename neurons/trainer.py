@@ -15,7 +15,8 @@ from athena.evalpack import load_pack
 from athena.events import EventLog
 from athena.hub import open_hub
 from athena.node import patiently, require_registration, run_node
-from athena.release import cut_release, publish_release
+from athena.protocol import Release, SignedRelease
+from athena.release import beats, cut_release, publish_release
 from athena.settings import TrainerSettings
 from athena.train.mixture import AcceptedDataset
 from athena.train.runs import RunSettings, TrainerRun
@@ -36,6 +37,7 @@ def train(settings: TrainerSettings, events: EventLog) -> None:
     require_registration(hotkey, {n.hotkey for n in patiently(chain.neurons)}, settings.netuid)
     name = f"{settings.namespace}/{settings.model_name}"
     seen: set[str] = set()
+    released = 0
     for number in count():
         version = later(settings.version, number)
         what = RunSettings(preset=settings.preset, seed=settings.seed)
@@ -48,13 +50,33 @@ def train(settings: TrainerSettings, events: EventLog) -> None:
             trained, name=settings.model_name, version=version, trainer=hotkey, into=release,
             sign=lambda message: sign(wallet, message),
         )  # fmt: skip
+        seen.update(entry.dataset.root for entry in signed.release.lineage)
+        if not beats(previous_release(patiently(ledger.releases), signed.release), signed.release):
+            log.warning("%s %s is no better than the release before it, and stays in %s", name, version, release)
+            events.emit("trainer.held", version=version, folder=str(release))
+            continue
         revision = patiently(lambda release=release: publish_release(models_hub, release, name))  # type: ignore[misc]
         patiently(lambda signed=signed: ledger.post_release(signed))  # type: ignore[misc]
         events.emit("trainer.released", version=version, name=name, revision=revision, folder=str(release))
         log.info("released %s %s at %s", name, version, revision)
-        seen.update(entry.dataset.root for entry in signed.release.lineage)
-        if number + 1 == settings.releases:
+        released += 1
+        if released == settings.releases:
             return
+
+
+def previous_release(signed: list[SignedRelease], candidate: Release) -> Release | None:
+    """The newest release of the same model by the same trainer before `candidate`."""
+    older = [
+        s.release
+        for s in signed
+        if (s.release.name, s.release.trainer) == (candidate.name, candidate.trainer)
+        and version_of(s.release) < version_of(candidate)
+    ]
+    return max(older, key=version_of, default=None)
+
+
+def version_of(release: Release) -> tuple[int, ...]:
+    return tuple(map(int, release.version.split(".")))
 
 
 def later(version: str, releases: int) -> str:

@@ -10,7 +10,7 @@ import logging
 from athena.chain.client import Chain, ChainRefused
 from athena.chain.wallets import hotkey_of, open_wallet, sign
 from athena.client import LedgerClient
-from athena.crawl import open_crawl
+from athena.crawl import Manners, open_crawl
 from athena.errors import AthenaError, RateLimited, Unavailable
 from athena.evalpack import load_pack
 from athena.events import EventLog
@@ -41,7 +41,7 @@ def validate(settings: ValidatorSettings, events: EventLog) -> None:
     rule_version = patiently(ledger.server).rule_version
     bench = Bench(
         hub=open_hub(settings.hub),
-        crawl=open_crawl(settings.crawl_url),
+        crawl=open_crawl(settings.crawl_url, Manners(contact=settings.contact)),
         pack=load_pack(settings.eval_pack.expanduser()),
         rules=rules_of(rule_version),
         validator=hotkey,

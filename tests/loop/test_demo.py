@@ -24,7 +24,9 @@ def served_crawl(tmp_path, common_crawl):
     """A made-up crawl under a real crawl's name, behind a server that now and then says Slow Down."""
     root = tmp_path / "served"
     crawl = build_crawl(root, seed=5, pages=160, warcs=2)
-    (root / "crawl-data" / crawl.crawl_id).rename(root / "crawl-data" / CRAWL)
+    (root / "crawl-data" / CRAWL).mkdir()
+    listing = "warc.paths.gz"
+    (root / "crawl-data" / crawl.crawl_id / listing).rename(root / "crawl-data" / CRAWL / listing)
     return common_crawl(root, faults=["", "slow-down", "", "drop", "", "slow-down"])
 
 
