@@ -26,7 +26,8 @@ def describe(
     sheets = [signed.sheet for signed in ledger.sheets()]
     scores = {name: pooled_score(s for s in sheets if s.hotkey == hotkey) for hotkey, name in names.items()}
     scores = {name: score for name, score in scores.items() if score["sheets"]}
-    weights = mean_weights({v: view.weights for v, view in board.validators.items()}, names)
+    hotkeys = {name: hotkey for hotkey, name in names.items() if name in board.miners}
+    weights = mean_weights({v: view.weights for v, view in board.validators.items()}, hotkeys)
     return {
         "leases": [
             {"id": lease.id, "task": lease.task.id, "miner": names.get(lease.hotkey), "state": lease.state,
@@ -80,14 +81,10 @@ def _mean(values: Iterable[float]) -> float:
     return sum(numbers) / len(numbers) if numbers else 0.0
 
 
-def mean_weights(weights: Mapping[str, Mapping[str, float]], names: Mapping[str, str]) -> dict[str, float]:
-    """Each miner's weight, averaged over the validators that have set any."""
+def mean_weights(weights: Mapping[str, Mapping[str, float]], hotkeys: Mapping[str, str]) -> dict[str, float]:
+    """Each miner's weight, averaged over the validators that have set any. `hotkeys`: miners' names to hotkeys."""
     voting = [w for w in weights.values() if w]
-    return {
-        name: round(_mean(w.get(hotkey, 0.0) for w in voting), 4)
-        for hotkey, name in names.items()
-        if any(hotkey in w for w in voting)
-    }
+    return {name: round(_mean(w.get(hotkey, 0.0) for w in voting), 4) for name, hotkey in hotkeys.items()}
 
 
 def ranking(scores: Mapping[str, Mapping[str, Any]], weights: Mapping[str, float]) -> list[list[str]]:

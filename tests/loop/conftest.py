@@ -114,6 +114,9 @@ class CommonCrawl(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), CrawlHandler)
         self.root, self.faults, self.ranges = root, deque(faults), 0
 
+    def handle_error(self, request, client_address) -> None:
+        """A client that was stopped hangs up."""
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
