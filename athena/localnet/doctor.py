@@ -71,7 +71,7 @@ def _wallet(name: str | None) -> Iterator[Finding]:
     try:
         yield Finding(f"wallet {name}, hotkey {hotkey_of(open_wallet(name))}", True)
     except AthenaError as error:
-        yield Finding(error.message, False, error.remedy or "")
+        yield Finding(f"wallet {name}: {error.message}", False, error.remedy or "")
 
 
 def _network(network: str) -> Iterator[Finding]:

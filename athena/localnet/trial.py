@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,8 +33,9 @@ RULE_VERSION = "1"
 def refine_files(inputs: Sequence[Path], recipe_name: str, out: Path, console: Console) -> Manifest:
     """Refines WARC files into the dataset folder `out`. Raises BadInput where none of them can be read."""
     recipe = load_recipe(recipe_name)
-    task = _lay_out(inputs, out.absolute().parent / f".{out.name}.crawl", console)
-    crawl = open_crawl((out.absolute().parent / f".{out.name}.crawl").as_uri())
+    root = out.absolute().parent / f".{out.name}.crawl"
+    task = _lay_out(inputs, root, console)
+    crawl = open_crawl(root.as_uri())
     columns = (SpinnerColumn(), TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         bar = progress.add_task("records seen", total=None)
@@ -42,6 +44,7 @@ def refine_files(inputs: Sequence[Path], recipe_name: str, out: Path, console: C
             progress.update(bar, completed=counts.get("records", 0), description=f"kept {counts.get('rows', 0)} of")
 
         manifest = refine_task(task, NOBODY, recipe, crawl, out, events=EventLog(None), heartbeat=show)
+    shutil.rmtree(root)
     console.print(_table_of(manifest))
     console.print(f"{manifest.rows} documents, {manifest.tokens:,} tokens in {out}")
     return manifest

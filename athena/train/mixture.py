@@ -8,7 +8,6 @@ in which datasets or documents arrive.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,11 +17,11 @@ import numpy as np
 import xxhash
 from pydantic import Field
 
+from athena.judge.words import NGRAM_WORDS, words
+from athena.judge.words import ngrams as word_ngrams
 from athena.protocol import DatasetRef, Hex32, Hotkey, Noun
 
-NGRAM_WORDS = 13  # as in the judge's contamination gate (GPT-3, appendix C)
 NUM_BANDS, BAND_HASHES = 14, 8  # FineWeb's MinHash: two texts of similarity 0.75 meet in a band with p = 0.77
-_WORD = re.compile(r"\w+")
 
 
 class AcceptedDataset(Noun):
@@ -73,9 +72,7 @@ def canonical_order(datasets: Iterable[AcceptedDataset]) -> list[AcceptedDataset
 
 def ngrams(text: str) -> Iterator[int]:
     """64-bit hashes of all runs of 13 lower-cased words."""
-    words = _WORD.findall(text.lower())
-    for i in range(len(words) - NGRAM_WORDS + 1):
-        yield xxhash.xxh3_64_intdigest(" ".join(words[i : i + NGRAM_WORDS]).encode())
+    return word_ngrams(words(text), NGRAM_WORDS)
 
 
 def candidates(

@@ -1,0 +1,89 @@
+"""Patience: with what passes, and with nothing else."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from athena.errors import BadInput, Blocked, Misconfigured, RateLimited, Unavailable
+from athena.node import patiently, require_registration
+
+
+def failing(*errors):
+    queue = list(errors)
+
+    def step():
+        if queue:
+            raise queue.pop(0)
+        return "done"
+
+    return step
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    monkeypatch.setattr("tenacity.nap.time.sleep", lambda seconds: None)
+
+
+def test_what_passes_is_tried_again():
+    assert patiently(failing(Unavailable("away"), RateLimited("slowly", retry_after_seconds=1))) == "done"
+
+
+@pytest.mark.parametrize("error", [BadInput("bad"), Blocked("go away"), ValueError("bug")])
+def test_what_does_not_pass_is_raised_at_once(error):
+    step = failing(error, Unavailable("never reached"))
+    with pytest.raises(type(error)):
+        patiently(step)
+
+
+def test_an_unregistered_hotkey_is_told_what_to_do():
+    require_registration("a", {"a"}, 7)
+    with pytest.raises(Misconfigured, match="--netuid 7"):
+        require_registration("a", {"b"}, 7)
+
+
+PROGRAM = """
+import sys, time
+from athena.errors import {error}
+from athena.node import run_node
+from athena.settings import MinerSettings
+def loop(settings, events):
+    print("running", flush=True)
+    {body}
+sys.argv = ["miner", "--network", "ws://127.0.0.1:1", "--hub", "file:///tmp/hub"]
+run_node("miner", MinerSettings, loop)
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "body", "code"),
+    [
+        ("Misconfigured", "raise Misconfigured('no wallet', remedy='make one')", 78),
+        ("Blocked", "raise Blocked('403')", 69),
+        ("Unavailable", "raise Unavailable('away')", 75),
+        ("BadInput", "pass", 0),
+    ],
+)
+def test_a_loop_ends_with_its_errors_exit_code(error, body, code):
+    program = PROGRAM.format(error=error, body=body)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    if error == "Misconfigured":
+        assert "no wallet (make one)" in done.stderr
+
+
+def test_sigterm_stops_a_loop_in_order():
+    program = PROGRAM.format(error="BadInput", body="time.sleep(60)")
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"running\n"
+    os.kill(process.pid, signal.SIGTERM)
+    assert process.wait(10) == 0
+    process.stdout.close()
+
+
+def test_contradicting_settings_are_refused_with_the_remedy():
+    program = PROGRAM.format(error="BadInput", body="pass").replace("ws://127.0.0.1:1", "finney")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 78 and "use hf://" in done.stderr
