@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterator
 
@@ -10,8 +10,8 @@ from athena.judge.words import SHINGLE_WORDS, words
 from athena.refine.steps import EMAIL_PLACEHOLDER, IP_PLACEHOLDER
 
 PLACEHOLDERS = (EMAIL_PLACEHOLDER, IP_PLACEHOLDER)
-# About the most pairs of equal shingles in text and page: bounds the work on a page of one word. A shingle that the
-# page repeats more often than a text of this length allows is matched at its first places only.
+# About the most pairs of equal shingles in text and page that the longest chain is looked for in: bounds the work on a
+# page of one word. A shingle that the page repeats more often is matched at its first places only.
 _MAX_PAIRS = 4_000_000
 _MIN_PLACES = 64
 
@@ -26,8 +26,12 @@ def containment(text: str, page: str) -> float:
     shingles = list(_shingles(text))
     if not shingles:
         return 0.0
-    places = _places(words(page), set(shingles), max(_MIN_PLACES, _MAX_PAIRS // len(shingles)))
-    return _longest_chain([places[shingle] for shingle in shingles]) / len(shingles)
+    places = _places(words(page), set(shingles))
+    found = [places[shingle] for shingle in shingles]
+    if _first_chain(found) == len(found):
+        return 1.0
+    most = max(_MIN_PLACES, _MAX_PAIRS // len(shingles))
+    return _longest_chain([positions[:most] for positions in found]) / len(found)
 
 
 def placeholder_share(text: str) -> float:
@@ -46,15 +50,26 @@ def _shingles(text: str) -> Iterator[tuple[str, ...]]:
                 yield tuple(line_words[i : i + SHINGLE_WORDS])
 
 
-def _places(page: list[str], wanted: set[tuple[str, ...]], most: int) -> dict[tuple[str, ...], list[int]]:
-    """Word positions of each wanted shingle in the page, ascending, `most` at the most."""
+def _places(page: list[str], wanted: set[tuple[str, ...]]) -> dict[tuple[str, ...], list[int]]:
+    """Word positions of each wanted shingle in the page, ascending."""
     found: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for size in {len(shingle) for shingle in wanted}:
         for i in range(len(page) - size + 1):
             shingle = tuple(page[i : i + size])
-            if shingle in wanted and len(found[shingle]) < most:
+            if shingle in wanted:
                 found[shingle].append(i)
     return found
+
+
+def _first_chain(places: list[list[int]]) -> int:
+    """Shingles matched when each takes its first place behind the one before: all of them, in a text that was cut out
+    of its page, however often the page repeats itself."""
+    count, last = 0, -1
+    for positions in places:
+        at = bisect_right(positions, last)
+        if at < len(positions):
+            count, last = count + 1, positions[at]
+    return count
 
 
 def _longest_chain(places: list[list[int]]) -> int:

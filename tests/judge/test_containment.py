@@ -64,3 +64,9 @@ def test_share_lies_between_0_and_1(text, page):
 def test_every_text_contains_itself(lines):
     text = "\n".join(lines)
     assert containment(text, text) in (0.0, 1.0)
+
+
+def test_a_text_cut_out_of_its_page_is_in_it_however_often_the_page_repeats_itself():
+    page = "start of page " + "one two three four five " * 20_000 + "end of page"
+    assert containment(page, page) == 1.0
+    assert containment("one two three four five " * 3_000, page) == 1.0
