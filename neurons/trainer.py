@@ -6,11 +6,12 @@ python -m neurons.trainer --network finney --netuid 63 --wallet carol --preset 1
 from __future__ import annotations
 
 import logging
-from itertools import count
+import shutil
 
 from athena.chain.client import Chain
 from athena.chain.wallets import hotkey_of, open_wallet, sign
 from athena.client import LedgerClient
+from athena.errors import NotFound
 from athena.evalpack import load_pack
 from athena.events import EventLog
 from athena.hub import open_hub
@@ -38,30 +39,33 @@ def train(settings: TrainerSettings, events: EventLog) -> None:
     name = f"{settings.namespace}/{settings.model_name}"
     seen: set[str] = set()
     released = 0
-    for number in count():
-        version = later(settings.version, number)
-        what = RunSettings(preset=settings.preset, seed=settings.seed)
+    while not settings.releases or released < settings.releases:
+        version = later(settings.version, released)
         folder = settings.state_folder / f"run-{version}"
-        run = TrainerRun(what, folder, datasets_hub, pack, events)
+        run = TrainerRun(RunSettings(preset=settings.preset, seed=settings.seed), folder, datasets_hub, pack, events)
         datasets = () if run.begun else await_consensus(settings, chain, ledger, events, seen)
-        trained = patiently(lambda run=run, datasets=datasets: run.run(datasets))  # type: ignore[misc]
-        release = folder / "release"
+        seen.update(d.dataset.root for d in datasets)
+        try:
+            trained = patiently(lambda run=run, datasets=datasets: run.run(datasets))  # type: ignore[misc]
+        except NotFound as nothing:
+            log.warning("nothing to train on yet: %s", nothing)
+            events.emit("trainer.nothing", reason=str(nothing))
+            shutil.rmtree(folder)
+            continue
         signed = cut_release(
-            trained, name=settings.model_name, version=version, trainer=hotkey, into=release,
+            trained, name=settings.model_name, version=version, trainer=hotkey, into=folder / "release",
             sign=lambda message: sign(wallet, message),
         )  # fmt: skip
-        seen.update(entry.dataset.root for entry in signed.release.lineage)
         if not beats(previous_release(patiently(ledger.releases), signed.release), signed.release):
-            log.warning("%s %s is no better than the release before it, and stays in %s", name, version, release)
-            events.emit("trainer.held", version=version, folder=str(release))
+            held = folder.rename(folder.with_name(f"held-{version}-{signed.release.digest()[:8]}"))
+            log.warning("%s is no better than the release before it, and stays in %s", version, held)
+            events.emit("trainer.held", version=version, folder=str(held))
             continue
-        revision = patiently(lambda release=release: publish_release(models_hub, release, name))  # type: ignore[misc]
+        revision = patiently(lambda release=folder / "release": publish_release(models_hub, release, name))  # type: ignore[misc]
         patiently(lambda signed=signed: ledger.post_release(signed))  # type: ignore[misc]
-        events.emit("trainer.released", version=version, name=name, revision=revision, folder=str(release))
-        log.info("released %s %s at %s", name, version, revision)
         released += 1
-        if released == settings.releases:
-            return
+        events.emit("trainer.released", version=version, name=name, revision=revision, folder=str(folder / "release"))
+        log.info("released %s %s at %s", name, version, revision)
 
 
 def previous_release(signed: list[SignedRelease], candidate: Release) -> Release | None:

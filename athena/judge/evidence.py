@@ -56,8 +56,11 @@ class Case:
 
     @property
     def key(self) -> str:
-        """Names the case in files and in the queue: one commitment to one dataset for one task."""
-        return f"{self.task.id}-{self.commitment.dataset.root}"
+        """Names the case in files and in the queue: one miner's commitment to one dataset for one task.
+
+        All empty datasets have one root, so the root alone would not tell two miners apart.
+        """
+        return f"{self.task.id}-{self.hotkey}-{self.commitment.dataset.root}"
 
     def seed(self, *labels: str) -> bytes:
         """A draw's seed: from the seed block, for this task."""

@@ -72,6 +72,7 @@ class Board:
         self.loss: float | None = None
         self.step = (0, 0)
         self.release: str | None = None
+        self.nothing = False
         self.trainer = "waiting for consensus"
         self.span: dict[str, tuple[float, float]] = {}
 
@@ -136,6 +137,8 @@ class Board:
         if kind == "train.step":
             self.step = (int(event["step"]), int(event["total"]))
             self.loss = float(event["loss"])
+        elif kind == "trainer.nothing":
+            self.nothing = True
         elif kind == "trainer.released":
             self.release = str(event.get("version"))
 

@@ -171,7 +171,7 @@ def _until_released(net: Localnet, supervisor: Supervisor, board: Board, trainer
 
     def done() -> bool:
         board.update()
-        return supervisor.finished(trainer.name) or settled_on_nothing()
+        return supervisor.finished(trainer.name) or board.nothing or settled_on_nothing()
 
     supervisor.wait(done, what="the loop", seconds=seconds)
     board.update()
