@@ -29,6 +29,8 @@ def describe(
     hotkeys = {name: hotkey for hotkey, name in names.items() if name in board.miners}
     weights = mean_weights({v: view.weights for v, view in board.validators.items()}, hotkeys)
     return {
+        "hotkeys": {name: hotkey for hotkey, name in names.items()},
+        "blocks": board.block,
         "leases": [
             {"id": lease.id, "task": lease.task.id, "miner": names.get(lease.hotkey), "state": lease.state,
              "fencing": lease.fencing}
@@ -131,7 +133,7 @@ def closing_lines(summary: Mapping[str, Any]) -> list[str]:
     """One line per room, for people."""
     leases, miners, release = summary["leases"], summary["miners"], summary["release"]
     submitted = sum(lease["state"] == "submitted" for lease in leases)
-    lines = [f"task server  {len(leases)} leases, {submitted} submitted"]
+    lines = [f"chain        {summary['blocks']} blocks", f"task server  {len(leases)} leases, {submitted} submitted"]
     for name, miner in miners.items():
         lines.append(f"{name:12} kept {miner['kept']} of {miner['records']} documents, {miner['tokens']:,} tokens")
     for place in summary["order"]:

@@ -1,0 +1,33 @@
+"""Full-size runs of the demo: the default crawl, and every real WARC file that is at hand."""
+
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.full, pytest.mark.timeout(1500)]
+REAL_WARCS = Path(__file__).parents[3] / "shared" / "data" / "warc"
+
+
+def test_the_demo_as_people_run_it(demo):
+    run = demo()
+    assert run.finish(900) == 0, run.output()
+    summary = run.summary()
+    assert summary["miners"]["miner-lazy"]["records"] >= 500
+    assert summary["order"][-1] == ["miner-lazy"]
+    weights = summary["mean_weights"]
+    assert weights["miner-lazy"] < min(weights["miner-canon"], weights["miner-strict"])
+    assert len(summary["leases"]) == 6 and {lease["state"] for lease in summary["leases"]} == {"submitted"}
+
+
+@pytest.mark.skipif(not REAL_WARCS.exists(), reason="real web pages are not on this machine")
+def test_every_real_warc_file(demo):
+    files = sorted(path for path in REAL_WARCS.iterdir() if ".warc" in path.name or ".arc" in path.name)
+    run = demo(*(argument for path in files for argument in ("--warc", str(path))))
+    assert run.finish(1400) == 0, run.output()
+    summary = run.summary()
+    usable = [path for path in files if ".arc" not in path.name]
+    assert len(summary["leases"]) == 3 * len(usable)
+    assert {lease["state"] for lease in summary["leases"]} == {"submitted"}
+    assert set(summary["scores"]["miner-canon"]["outcomes"]) == {"pass"}
+    assert summary["mean_weights"]["miner-lazy"] == min(summary["mean_weights"].values())
+    assert summary["release"]["training_tokens"] > 0
