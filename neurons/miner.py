@@ -1,6 +1,6 @@
 """The miner: lease a shard, refine it, publish the dataset, commit to it on chain, submit. Again.
 
-python -m neurons.miner --network finney --netuid 63 --wallet alice --namespace my-hf-name
+python -m neurons.miner --network finney --netuid N --wallet alice --namespace my-hf-name
 """
 
 from __future__ import annotations

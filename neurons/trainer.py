@@ -1,6 +1,6 @@
 """The trainer: wait for consensus, train on the data that it pays for, release. Again, once there is more.
 
-python -m neurons.trainer --network finney --netuid 63 --wallet carol --preset 125m --namespace my-hf-name
+python -m neurons.trainer --network finney --netuid N --wallet carol --preset 125m --namespace my-hf-name
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The validator: read commitments, judge the data behind them, publish score sheets, set weights.
 
-python -m neurons.validator --network finney --netuid 63 --wallet bob --eval-pack ./eval-pack
+python -m neurons.validator --network finney --netuid N --wallet bob --eval-pack ./eval-pack
 """
 
 from __future__ import annotations

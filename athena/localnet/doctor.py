@@ -59,7 +59,7 @@ def _packages() -> Iterator[Finding]:
         yield Finding(
             f"packages for the {role}" + (f": {', '.join(absent)} absent" if absent else ""),
             not absent,
-            f"pip install 'athena-network[{role}]'",
+            f"pip install '.[{role}]' in the checkout",
         )
 
 
