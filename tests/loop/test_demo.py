@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 
 import pyarrow.parquet as pq
 import pytest
@@ -49,11 +50,11 @@ def test_demo_reads_a_crawl_over_http_and_ends_with_a_release(demo, served_crawl
     lineage = pq.read_table(folder / "lineage.parquet").to_pylist()
     assert len(lineage) == sum(entry.documents for entry in release.lineage) > 0
     assert served_crawl.ranges > 0
-    crawl = open_crawl(served_crawl.url)
-    for entry in random.Random(1).sample(lineage, 5):
-        raw = crawl.read_range(entry["warc_path"], entry["warc_offset"], entry["warc_length"])
-        record = parse_record(raw, entry["warc_path"], entry["warc_offset"])
-        assert record.record_id == entry["record_id"] and record.url == entry["url"]
+    with closing(open_crawl(served_crawl.url)) as crawl:
+        for entry in random.Random(1).sample(lineage, 5):
+            raw = crawl.read_range(entry["warc_path"], entry["warc_offset"], entry["warc_length"])
+            record = parse_record(raw, entry["warc_path"], entry["warc_offset"])
+            assert record.record_id == entry["record_id"] and record.url == entry["url"]
 
 
 LOAD = """
