@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import os
 import re
 import shutil
@@ -20,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 from athena.crawl_http import MAX_RANGE_BYTES, MAX_WARC_BYTES, CrawlBlocked, HttpCrawl, Manners
 from athena.crawl_paths import MAX_LISTING_BYTES, checked_path, listing_path, parse_listing
-from athena.durable import write_file
+from athena.durable import finish, sha256_of, write_file
 from athena.errors import BadInput, Misconfigured, NotFound, TooLarge, Unavailable
 
 __all__ = ["Crawl", "CrawlBlocked", "FileCrawl", "LaidOut", "Manners", "Refused", "local_crawl", "open_crawl"]
@@ -146,8 +145,7 @@ def local_crawl(warc_files: Sequence[Path], root: Path, crawl_id: str = "LOCAL-f
     for file in warc_files:
         try:
             suffix = _warc_suffix(file)
-            with file.open("rb") as stream:
-                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            digest = sha256_of(file)
         except BadInput as error:
             refused.append(Refused(file, str(error)))
         except OSError as error:
@@ -179,7 +177,7 @@ def _place(source: Path, target: Path) -> None:
             os.link(source.resolve(), temporary)
         except OSError:  # another file system, or one without hard links
             shutil.copyfile(source, temporary)
-        temporary.replace(target)
+        finish(temporary, target)
     except OSError as error:
         raise Unavailable(
             f"{target} cannot be written: {error.strerror}", remedy="make room, or name another folder"

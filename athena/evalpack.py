@@ -17,6 +17,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints, ValidationError
 
 from athena import draw
+from athena.durable import write_file
 from athena.errors import BadInput, NotFound, TooLarge
 from athena.protocol import Hex64, Noun
 
@@ -68,7 +69,6 @@ class EvalPack:
 
 def write_pack(folder: Path, name: str, documents: Iterable[EvalDocument]) -> EvalPack:
     """Writes a pack (pack.json last, renamed into place) and returns it. Same documents, same bytes."""
-    folder.mkdir(parents=True, exist_ok=True)
     ordered = tuple(sorted(documents, key=lambda d: (d.domain, d.id)))
     body = b"".join(d.canonical() + b"\n" for d in ordered)
     info = PackInfo(
@@ -77,10 +77,8 @@ def write_pack(folder: Path, name: str, documents: Iterable[EvalDocument]) -> Ev
         documents=len(ordered),
         sha256=hashlib.sha256(body).hexdigest(),
     )
-    for file, content in (("documents.jsonl", body), ("pack.json", info.canonical())):
-        temporary = folder / f".{file}.part"
-        temporary.write_bytes(content)
-        temporary.replace(folder / file)
+    write_file(folder / "documents.jsonl", body)
+    write_file(folder / "pack.json", info.canonical())
     return EvalPack(info, ordered)
 
 

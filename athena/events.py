@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+Event = dict[str, Any]
+
 
 class EventLog:
     """Appends `{"at": unix seconds, "pid": …, "event": name, **fields}` to one file per process; survives kill -9."""
@@ -31,12 +33,28 @@ class EventLog:
             os.write(self._fd, line.encode() + b"\n")  # one write: lines of several threads never interleave
 
 
-def read_events(path: Path) -> Iterator[dict[str, Any]]:
-    """Every whole line of an event log; a line cut off by a kill is left out."""
-    if not path.exists():
-        return
-    for line in path.read_bytes().split(b"\n"):
-        with contextlib.suppress(ValueError):
-            record = json.loads(line)
-            if isinstance(record, dict):
-                yield record
+class Tail:
+    """The events that a growing log got since the last look; a line cut off by a kill is left out."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+
+    def __iter__(self) -> Iterator[Event]:
+        if not self._path.exists():
+            return
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            data = file.read()
+        end = data.rfind(b"\n") + 1
+        self._offset += end
+        for line in data[:end].splitlines():
+            with contextlib.suppress(ValueError):
+                event = json.loads(line)
+                if isinstance(event, dict):
+                    yield event
+
+
+def read_events(path: Path) -> Iterator[Event]:
+    """Every event of a log so far."""
+    return iter(Tail(path))

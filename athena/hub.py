@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,6 +13,7 @@ from urllib.parse import unquote
 
 from pydantic import Field, ValidationError, model_validator
 
+from athena.durable import finish
 from athena.errors import BadInput, Misconfigured, NotFound, TooLarge, Unavailable
 from athena.protocol import Hex40, Hex64, Noun, RelativePath
 
@@ -233,9 +233,8 @@ def land(
             if not describe(part, entry.path).same_content(entry):
                 part.unlink()
                 raise CorruptContent(f"{entry.path} does not have its promised hash", remedy="try again later")
-            flush(part)
             final.parent.mkdir(parents=True, exist_ok=True)
-            part.replace(final)
+            finish(part, final)
         shutil.rmtree(parts)
     return into
 
@@ -245,15 +244,6 @@ def _refuse_strangers(into: Path, known: set[str]) -> None:
         relative = path.relative_to(into)
         if relative.parts[0] != INCOMPLETE and not path.is_dir() and relative.as_posix() not in known:
             raise BadInput(f"{path} is not of this revision", remedy="fetch into an empty folder")
-
-
-def flush(path: Path) -> None:
-    """Content on disk before the rename that shows it: a name never points at bytes that a power cut can take."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

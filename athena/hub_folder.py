@@ -20,7 +20,7 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from athena.durable import write_file
+from athena.durable import finish, write_file
 from athena.errors import BadInput, Conflict, NotFound, TooLarge, Unavailable
 from athena.hub import (
     BRANCH,
@@ -35,7 +35,6 @@ from athena.hub import (
     check_tag,
     disk_faults,
     files_to_publish,
-    flush,
     land,
     listing,
 )
@@ -119,12 +118,11 @@ class FolderHub:
             while chunk := reader.read(CHUNK_BYTES):
                 sha256.update(chunk)
                 size += writer.write(chunk)
-        flush(staged)
         entry = Entry(path=path, bytes=size, sha256=sha256.hexdigest())
         target = self._object(entry)
         target.parent.mkdir(parents=True, exist_ok=True)
         staged.chmod(0o444)
-        staged.replace(target)
+        finish(staged, target)
         return entry
 
     def _copy(self, entry: Entry, part: Path) -> None:

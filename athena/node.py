@@ -1,4 +1,4 @@
-"""How a loop becomes a process: settings, log, signals, exit codes, and patience with the world."""
+"""How a loop becomes a process: settings, log, signals, exit codes, its place in the subnet, and patience."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ import logging
 import signal
 import sys
 from collections.abc import Callable
-from typing import NoReturn, TypeVar
+from dataclasses import dataclass
+from typing import NoReturn, ParamSpec, TypeVar
 
 from tenacity import Retrying, before_sleep_log, retry_if_exception, wait_random_exponential
 
+from athena.chain.client import Chain
+from athena.chain.wallets import Wallet, hotkey_of, open_wallet
+from athena.client import LedgerClient
 from athena.errors import AthenaError, Blocked, Misconfigured, RateLimited, Unavailable
 from athena.events import EventLog
 from athena.settings import NodeSettings, parse_settings
 
+Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 Settings = TypeVar("Settings", bound=NodeSettings)
 log = logging.getLogger("athena")
@@ -41,15 +46,39 @@ def run_node(program: str, kind: type[Settings], loop: Callable[[Settings, Event
     sys.exit(0)
 
 
-def patiently(step: Callable[[], Result]) -> Result:
-    """`step()`, again and again with growing pauses (at most a minute) while a service is unavailable."""
+@dataclass(frozen=True)
+class Member:
+    """A registered hotkey, with its ways to the chain and the task server."""
+
+    wallet: Wallet
+    hotkey: str
+    chain: Chain
+    ledger: LedgerClient
+
+
+def join_subnet(settings: NodeSettings) -> Member:
+    """Opens what the settings name; with `pay_burn`, registers the hotkey where it is not registered yet.
+
+    Raises Misconfigured for a wallet that cannot be used, and for a hotkey that is not registered.
+    """
+    wallet = open_wallet(settings.wallet, settings.hotkey, settings.wallets_folder)
+    chain = Chain(settings.network, settings.netuid, wallet)
+    member = Member(wallet, hotkey_of(wallet), chain, LedgerClient(settings.task_server, wallet))
+    if settings.pay_burn:
+        patiently(chain.register)
+    require_registration(member.hotkey, {n.hotkey for n in patiently(chain.neurons)}, settings.netuid)
+    return member
+
+
+def patiently(step: Callable[Arguments, Result], *arguments: Arguments.args, **options: Arguments.kwargs) -> Result:
+    """`step(…)`, again and again with growing pauses (at most a minute) while a service is unavailable."""
     retrying = Retrying(
         retry=retry_if_exception(_passes),
         wait=wait_random_exponential(multiplier=0.5, max=60),
         before_sleep=before_sleep_log(log, logging.WARNING),
         reraise=True,
     )
-    return retrying(step)
+    return retrying(step, *arguments, **options)
 
 
 def _passes(error: BaseException) -> bool:

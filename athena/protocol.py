@@ -105,7 +105,8 @@ class Lease(Noun):
     """One miner's claim on one task. Time is the server's clock (UTC); deadlines are also given in blocks.
 
     `fencing` grows with every lease of the server: a submission carries it, so a lease that was reclaimed cannot
-    submit. `issued_block` is the block whose hash drew the lease: the time factor counts from it.
+    submit. `issued_block` is the block whose hash drew the lease, as the miner's `draw_index`-th draw: the time factor
+    counts from it.
     """
 
     id: Hex32
@@ -114,6 +115,7 @@ class Lease(Noun):
     state: LeaseState
     fencing: Annotated[int, Field(ge=1)]
     audit: bool = False
+    draw_index: Annotated[int, Field(ge=0)] = 0
     issued_at: datetime
     heartbeat_at: datetime
     expires_at: datetime
@@ -131,6 +133,26 @@ class DatasetRef(Noun):
 
     def __str__(self) -> str:
         return f"{self.location}@{self.revision}#{self.root}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The reverse of `str`. Raises BadInput."""
+        location, _, rest = text.partition("@")
+        revision, _, root = rest.partition("#")
+        try:
+            return cls(location=location, revision=revision, root=root)
+        except ValueError as error:
+            raise BadInput(f"bad dataset reference: {error}") from error
+
+    @property
+    def scheme(self) -> str:
+        """The kind of hub that it lies on: hf or file."""
+        return self.location.partition(":")[0]
+
+    @property
+    def repository(self) -> str:
+        """Its `org/name` there."""
+        return self.location.partition(":")[2]
 
 
 _COMMITMENT = re.compile(

@@ -14,10 +14,11 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from athena.card import model_card
+from athena.durable import sha256_of
 from athena.errors import BadInput, Conflict, NotFound, TooLarge
 from athena.hub import Hub
 from athena.protocol import FileEntry, Release, SignedRelease, canonical_json
-from athena.train.folders import sha256_of, staged
+from athena.train.folders import staged
 from athena.train.trained import Trained
 
 Sign = Callable[[bytes], str]

@@ -8,14 +8,11 @@ from __future__ import annotations
 import logging
 import time
 
-from athena.chain.client import Chain
-from athena.chain.wallets import hotkey_of, open_wallet
-from athena.client import LedgerClient
 from athena.crawl import Manners, open_crawl
 from athena.errors import BadInput, Conflict, NotFound
 from athena.events import EventLog
 from athena.hub import open_hub
-from athena.node import patiently, require_registration, run_node
+from athena.node import join_subnet, patiently, run_node
 from athena.refine.recipe import load_recipe
 from athena.refine.work import Workshop
 from athena.settings import MinerSettings
@@ -24,39 +21,33 @@ log = logging.getLogger("athena.miner")
 
 
 def mine(settings: MinerSettings, events: EventLog) -> None:
-    wallet = open_wallet(settings.wallet, settings.hotkey, settings.wallets_folder)
-    chain = Chain(settings.network, settings.netuid, wallet)
-    ledger = LedgerClient(settings.task_server, wallet)
-    hotkey = hotkey_of(wallet)
-    if settings.pay_burn:
-        patiently(chain.register)
-    require_registration(hotkey, {n.hotkey for n in patiently(chain.neurons)}, settings.netuid)
+    member = join_subnet(settings)
     workshop = Workshop(
-        ledger=ledger,
-        chain=chain,
+        ledger=member.ledger,
+        chain=member.chain,
         hub=open_hub(settings.hub),
         crawl=open_crawl(settings.crawl_url, Manners(contact=settings.contact)),
         recipe=load_recipe(settings.recipe),
-        hotkey=hotkey,
+        hotkey=member.hotkey,
         namespace=settings.namespace,
         sealed=settings.commit == "sealed",
         commit_read_blocks=settings.commit_read_blocks,
         folder=settings.state_folder / "tasks",
         events=events,
     )
-    log.info("mining as %s with recipe %s", hotkey, workshop.recipe.name)
+    log.info("mining as %s with recipe %s", member.hotkey, workshop.recipe.name)
     while True:
-        leases = patiently(ledger.claim)
+        leases = patiently(member.ledger.claim)
         workshop.sweep(leases)
         for lease in leases:
             try:
-                patiently(lambda lease=lease: workshop.carry_out(lease))  # type: ignore[misc]
+                patiently(workshop.carry_out, lease)
             except Conflict as lost:
                 log.warning("task %s: %s", lease.task.id, lost)
                 events.emit("miner.lost", task=lease.task.id, reason=str(lost))
             except (BadInput, NotFound) as unusable:  # of the crawl: another task may be sound
                 log.error("task %s is given back: %s", lease.task.id, unusable)
-                patiently(lambda lease=lease: ledger.release(lease))  # type: ignore[misc]
+                patiently(member.ledger.release, lease)
                 events.emit("miner.lost", task=lease.task.id, reason=str(unusable))
         if not leases:
             time.sleep(settings.idle_seconds)

@@ -9,13 +9,13 @@ import logging
 import shutil
 
 from athena.chain.client import Chain
-from athena.chain.wallets import hotkey_of, open_wallet, sign
+from athena.chain.wallets import sign
 from athena.client import LedgerClient
 from athena.errors import NotFound
 from athena.evalpack import load_pack
 from athena.events import EventLog
 from athena.hub import open_hub
-from athena.node import patiently, require_registration, run_node
+from athena.node import join_subnet, patiently, run_node
 from athena.protocol import Release, SignedRelease
 from athena.release import beats, cut_release, publish_release
 from athena.settings import TrainerSettings
@@ -27,15 +27,10 @@ log = logging.getLogger("athena.trainer")
 
 
 def train(settings: TrainerSettings, events: EventLog) -> None:
-    wallet = open_wallet(settings.wallet, settings.hotkey, settings.wallets_folder)
-    chain = Chain(settings.network, settings.netuid, wallet)
-    ledger = LedgerClient(settings.task_server, wallet)
     datasets_hub, models_hub = open_hub(settings.hub), open_hub(settings.hub, kind="model")
     pack = load_pack(settings.eval_pack.expanduser())
-    hotkey = hotkey_of(wallet)
-    if settings.pay_burn:
-        patiently(chain.register)
-    require_registration(hotkey, {n.hotkey for n in patiently(chain.neurons)}, settings.netuid)
+    member = join_subnet(settings)
+    ledger = member.ledger
     name = f"{settings.namespace}/{settings.model_name}"
     seen: set[str] = set()
     released = 0
@@ -43,26 +38,26 @@ def train(settings: TrainerSettings, events: EventLog) -> None:
         version = later(settings.version, released)
         folder = settings.state_folder / f"run-{version}"
         run = TrainerRun(RunSettings(preset=settings.preset, seed=settings.seed), folder, datasets_hub, pack, events)
-        datasets = () if run.begun else await_consensus(settings, chain, ledger, events, seen)
+        datasets = () if run.begun else await_consensus(settings, member.chain, ledger, events, seen)
         seen.update(d.dataset.root for d in datasets)
         try:
-            trained = patiently(lambda run=run, datasets=datasets: run.run(datasets))  # type: ignore[misc]
+            trained = patiently(run.run, datasets)
         except NotFound as nothing:
             log.warning("nothing to train on yet: %s", nothing)
             events.emit("trainer.nothing", reason=str(nothing))
             shutil.rmtree(folder)
             continue
         signed = cut_release(
-            trained, name=settings.model_name, version=version, trainer=hotkey, into=folder / "release",
-            sign=lambda message: sign(wallet, message),
+            trained, name=settings.model_name, version=version, trainer=member.hotkey, into=folder / "release",
+            sign=lambda message: sign(member.wallet, message),
         )  # fmt: skip
         if not beats(previous_release(patiently(ledger.releases), signed.release), signed.release):
             held = folder.rename(folder.with_name(f"held-{version}-{signed.release.digest()[:8]}"))
             log.warning("%s is no better than the release before it, and stays in %s", version, held)
             events.emit("trainer.held", version=version, folder=str(held))
             continue
-        revision = patiently(lambda release=folder / "release": publish_release(models_hub, release, name))  # type: ignore[misc]
-        patiently(lambda signed=signed: ledger.post_release(signed))  # type: ignore[misc]
+        revision = patiently(publish_release, models_hub, folder / "release", name)
+        patiently(ledger.post_release, signed)
         released += 1
         events.emit("trainer.released", version=version, name=name, revision=revision, folder=str(folder / "release"))
         log.info("released %s %s at %s", name, version, revision)

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import logging
 
-from athena.chain.client import Chain, ChainRefused
-from athena.chain.wallets import hotkey_of, open_wallet, sign
-from athena.client import LedgerClient
+from athena.chain.client import ChainRefused
+from athena.chain.wallets import sign
 from athena.crawl import Manners, open_crawl
 from athena.errors import AthenaError, RateLimited, Unavailable
 from athena.evalpack import load_pack
@@ -20,7 +19,7 @@ from athena.judge.assess import Bench
 from athena.judge.queue import CaseQueue
 from athena.judge.rules import rules_of
 from athena.judge.work import Judge, Reader, weights_now
-from athena.node import patiently, require_registration, run_node
+from athena.node import join_subnet, patiently, run_node
 from athena.settings import ValidatorSettings
 
 log = logging.getLogger("athena.validator")
@@ -31,20 +30,15 @@ class JudgeStopped(AthenaError):
 
 
 def validate(settings: ValidatorSettings, events: EventLog) -> None:
-    wallet = open_wallet(settings.wallet, settings.hotkey, settings.wallets_folder)
-    chain = Chain(settings.network, settings.netuid, wallet)
-    ledger = LedgerClient(settings.task_server, wallet)
-    hotkey = hotkey_of(wallet)
-    if settings.pay_burn:
-        patiently(chain.register)
-    require_registration(hotkey, {n.hotkey for n in patiently(chain.neurons)}, settings.netuid)
+    member = join_subnet(settings)
+    chain, ledger = member.chain, member.ledger
     rule_version = patiently(ledger.server).rule_version
     bench = Bench(
         hub=open_hub(settings.hub),
         crawl=open_crawl(settings.crawl_url, Manners(contact=settings.contact)),
         pack=load_pack(settings.eval_pack.expanduser()),
         rules=rules_of(rule_version),
-        validator=hotkey,
+        validator=member.hotkey,
         workdir=settings.state_folder / "work",
         events=events,
         workers=ProxyWorkers(settings.proxy_processes),
@@ -52,9 +46,9 @@ def validate(settings: ValidatorSettings, events: EventLog) -> None:
     queue_file = settings.state_folder / "queue.sqlite"
     queue = CaseQueue(queue_file)
     reader = Reader(chain, ledger, queue, settings.commit_read_blocks)
-    judge = Judge(queue_file, bench, ledger, lambda message: sign(wallet, message))
+    judge = Judge(queue_file, bench, ledger, lambda message: sign(member.wallet, message))
     judge.start()
-    log.info("validating as %s under rules %s", hotkey, rule_version)
+    log.info("validating as %s under rules %s", member.hotkey, rule_version)
     weighed_epoch = -1
     for head in chain.heads():
         if judge.failure is not None:

@@ -31,6 +31,11 @@ def test_what_passes_is_tried_again():
     assert patiently(failing(Unavailable("away"), RateLimited("slowly", retry_after_seconds=1))) == "done"
 
 
+def test_arguments_are_passed_on_at_every_attempt():
+    step = failing(Unavailable("away"))
+    assert patiently(lambda *given, **named: (step(), given, named), 1, two=2) == ("done", (1,), {"two": 2})
+
+
 @pytest.mark.parametrize("error", [BadInput("bad"), Blocked("go away"), ValueError("bug")])
 def test_what_does_not_pass_is_raised_at_once(error):
     step = failing(error, Unavailable("never reached"))

@@ -208,8 +208,6 @@ class _Assessment:
 
     def _time_factor(self) -> float:
         case = self._case
-        if case.deadline_block is None:
-            return 1.0
         elapsed, limit = (block - case.issued_block for block in (case.commit_block, case.deadline_block))
         median = case.median_blocks if case.median_blocks is not None else elapsed
         return score.time_factor(elapsed, median, limit, self._bench.rules.pay)

@@ -6,7 +6,6 @@ import hashlib
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 from athena import draw
@@ -81,13 +80,9 @@ class _Shelf:
     def __init__(self, evidence: Evidence, folder: Path) -> None:
         self._evidence, self._folder = evidence, folder
 
-    @cached_property
-    def _leaked(self) -> frozenset[int]:
-        return held_out(self._evidence.pack)
-
     def texts(self, rows: Rows) -> list[str]:
-        at_least = self._evidence.rules.gates.leaked_ngrams
-        return [text for text in rows.texts() if not quotes(text, self._leaked, at_least)]
+        leaked, at_least = held_out(self._evidence.pack), self._evidence.rules.gates.leaked_ngrams
+        return [text for text in rows.texts() if not quotes(text, leaked, at_least)]
 
     def keep(self, texts: Sequence[str]) -> Text:
         documents = tokenize(texts, self._evidence.rules.proxy.vocab_size)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import itertools
 
-import numpy as np
 import pyarrow as pa
 
 from athena.judge.evidence import Evidence
 from athena.judge.verdicts import failed, passed
 from athena.protocol import Verdict
-from athena.refine.minhash import HASHES_PER_BUCKET, NUM_BUCKETS
+from athena.refine.minhash import buckets
 
 GATE = "completeness"
 
@@ -43,10 +42,10 @@ def _without_twin(offsets: list[int], evidence: Evidence) -> list[int]:
     wanted = set(offsets)
     mask = pa.array([offset in wanted for offset in table["warc_offset"].to_pylist()])
     missing = table.filter(mask)
-    buckets: set[tuple[int, bytes]] = set()
+    present: set[tuple[int, bytes]] = set()
     for path in itertools.takewhile(lambda path: path != evidence.warc, evidence.case.task.shard.warc_paths):
-        buckets |= _buckets(evidence.rows.of_warc(path).table)
-    twins = [bool(_buckets(missing.slice(i, 1)) & buckets) for i in range(missing.num_rows)]
+        present |= _buckets(evidence.rows.of_warc(path).table)
+    twins = [bool(_buckets(missing.slice(i, 1)) & present) for i in range(missing.num_rows)]
     return [o for o, twin in zip(missing["warc_offset"].to_pylist(), twins, strict=True) if not twin]
 
 
@@ -54,6 +53,5 @@ def _buckets(table: pa.Table) -> set[tuple[int, bytes]]:
     found: set[tuple[int, bytes]] = set()
     for signature in table["minhash"].to_pylist():
         if signature is not None:
-            bands = np.asarray(signature, dtype=np.uint64).reshape(NUM_BUCKETS, HASHES_PER_BUCKET)
-            found.update((i, band.tobytes()) for i, band in enumerate(bands))
+            found.update((i, bucket.tobytes()) for i, bucket in enumerate(buckets(signature)))
     return found

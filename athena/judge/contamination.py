@@ -12,7 +12,7 @@ from athena.evalpack import EvalPack
 from athena.judge.containment import PLACEHOLDERS
 from athena.judge.evidence import Evidence
 from athena.judge.verdicts import failed, passed
-from athena.judge.words import NGRAM_WORDS, ngrams, words
+from athena.judge.words import overlap_ngrams
 from athena.protocol import Verdict
 
 GATE = "contamination"
@@ -45,13 +45,13 @@ def held_out(pack: EvalPack) -> frozenset[int]:
     """13-grams of the evaluation documents, but for those that two documents share: licences, headers, idioms."""
     counts: Counter[int] = Counter()
     for document in pack.documents:
-        counts.update(set(ngrams(words(document.text), NGRAM_WORDS)))
+        counts.update(set(overlap_ngrams(document.text)))
     return frozenset(ngram for ngram, count in counts.items() if count == 1)
 
 
 def quotes(text: str, leaked: frozenset[int], at_least: int) -> bool:
     """Whether a text holds `at_least` distinct 13-grams of the evaluation pack."""
-    return len(leaked.intersection(ngrams(words(text), NGRAM_WORDS))) >= at_least
+    return len(leaked.intersection(overlap_ngrams(text))) >= at_least
 
 
 def has_address(text: str) -> bool:

@@ -6,49 +6,34 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import Field
 
 from athena import draw
 from athena.crawl import Crawl
 from athena.evalpack import EvalPack
 from athena.judge.rules import Rules
-from athena.protocol import Commitment, Hotkey, Manifest, Task
+from athena.protocol import Commitment, Hotkey, Manifest, Noun, Task
 from athena.refine.recipe import Recipe
 
 
-@dataclass(frozen=True)
-class Rival:
-    """An earlier dataset by somebody else, as fetched when it was judged."""
+class Found(Noun):
+    """One commitment that a lease backs, with the blocks that its judgement depends on.
 
-    folder: Path
-    hotkey: str
-    commit_block: int
-    task_id: str
-
-
-@dataclass(frozen=True)
-class Case:
-    """One commitment to be judged.
-
-    `seed_block` lies after the reveal and `block_hash` is its hash: every draw comes from it, but for the seeds of the
-    validator's own arms, which come from `reference_hash`, the hash of the task's first seed block, so that all cases
-    of the task share those arms. `deadline_block` and `median_blocks` (the task's median time from lease to
-    commitment) decide the time factor; without them nobody is late.
+    `seed_block` lies after the reveal and `block_hash` is its hash: every draw comes from it, but for those that
+    `Case.reference_seed` makes.
     """
 
-    task: Task
     commitment: Commitment
+    task: Task
     issued_block: int
+    deadline_block: int
     commit_block: int
     seed_block: int
-    block_hash: str
-    reference_hash: str
-    rivals: tuple[Rival, ...] = ()
-    deadline_block: int | None = None
-    median_blocks: int | None = None
+    block_hash: Annotated[str, Field(pattern=r"^0x[0-9a-f]{64}$")]
 
     @property
     def hotkey(self) -> Hotkey:
@@ -61,6 +46,29 @@ class Case:
         All empty datasets have one root, so the root alone would not tell two miners apart.
         """
         return f"{self.task.id}-{self.hotkey}-{self.commitment.dataset.root}"
+
+
+@dataclass(frozen=True)
+class Rival:
+    """An earlier dataset by somebody else, as fetched when it was judged."""
+
+    folder: Path
+    hotkey: str
+    commit_block: int
+    task_id: str
+
+
+class Case(Found):
+    """A commitment to be judged, with what the validator knows of others.
+
+    The seeds of the validator's own arms come from `reference_hash`, the hash of the task's first seed block, so that
+    all cases of the task share those arms. `median_blocks`, the task's median time from lease to commitment, and
+    `deadline_block` decide the time factor; without a median nobody is late.
+    """
+
+    reference_hash: str
+    rivals: tuple[Rival, ...] = ()
+    median_blocks: int | None = None
 
     def seed(self, *labels: str) -> bytes:
         """A draw's seed: from the seed block, for this task."""

@@ -44,13 +44,13 @@ def open_dataset(case: Case, hub: Hub, workdir: Path, rules: GateRules) -> Opene
     the hub and of this machine.
     """
     ref = case.commitment.dataset
-    scheme, _, name = ref.location.partition(":")
-    if scheme != hub.scheme:
-        raise BadInput(f"the dataset lies on another kind of hub ({scheme})")
-    if absent := {DATA_FILE, MANIFEST_FILE} - hub.sizes(name, ref.revision).keys():
+    if ref.scheme != hub.scheme:
+        raise BadInput(f"the dataset lies on another kind of hub ({ref.scheme})")
+    wanted = (DATA_FILE, MANIFEST_FILE)
+    if absent := set(wanted) - hub.sizes(ref.repository, ref.revision).keys():
         raise BadInput(f"no {' and no '.join(sorted(absent))} in the repository")
     folder = dataset_folder(workdir, case.commitment)
-    hub.fetch(name, ref.revision, folder, max_bytes=rules.max_dataset_bytes, suffixes=(DATA_FILE, MANIFEST_FILE))
+    hub.fetch(ref.repository, ref.revision, folder, max_bytes=rules.max_dataset_bytes, suffixes=wanted)
     opened = read_folder(folder, rules)
     _check_promises(case, opened)
     return opened

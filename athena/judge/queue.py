@@ -27,6 +27,7 @@ CREATE TABLE IF NOT EXISTS cases (
     posted INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE TABLE IF NOT EXISTS notes (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
+CREATE INDEX IF NOT EXISTS cases_by_block ON cases (commit_block, key);
 CREATE INDEX IF NOT EXISTS cases_due ON cases (due_at) WHERE outcome IS NULL OR outcome = 'none';
 """
 _FIRST_RETRY_SECONDS = 30.0
@@ -111,17 +112,17 @@ class CaseQueue:
     def mark_posted(self, key: str) -> None:
         self._db.execute("UPDATE cases SET posted = 1 WHERE key = ?", (key,))
 
-    def sheets(self) -> dict[str, list[SignedSheet]]:
-        """All sheets by hotkey, earliest commitment first; the latest of each case, outcome none included."""
-        found: dict[str, list[SignedSheet]] = {}
-        query = "SELECT hotkey, sheet FROM cases WHERE sheet IS NOT NULL ORDER BY commit_block, key"
-        for hotkey, sheet in self._db.execute(query):
-            found.setdefault(hotkey, []).append(SignedSheet.model_validate_json(sheet))
-        return found
+    def sheets(self, since_block: int = 0) -> Iterator[SignedSheet]:
+        """The latest sheet, outcome none included, of each case with a commitment since that block, earliest first."""
+        query = "SELECT sheet FROM cases WHERE sheet IS NOT NULL AND commit_block >= ? ORDER BY commit_block, key"
+        for (sheet,) in self._db.execute(query, (since_block,)):
+            yield SignedSheet.model_validate_json(sheet)
 
-    def payloads(self) -> list[str]:
-        """What every case was enqueued with, earliest commitment first."""
-        return [payload for (payload,) in self._db.execute("SELECT payload FROM cases ORDER BY commit_block, key")]
+    def payloads(self, since_block: int = 0) -> Iterator[str]:
+        """What each case with a commitment since that block was enqueued with, earliest first."""
+        query = "SELECT payload FROM cases WHERE commit_block >= ? ORDER BY commit_block, key"
+        for (payload,) in self._db.execute(query, (since_block,)):
+            yield payload
 
     def note(self, name: str, value: int) -> None:
         """Keeps a number under a name, such as the last block that was read."""

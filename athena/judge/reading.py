@@ -8,29 +8,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from typing import Annotated
-
-from pydantic import Field
 
 from athena.chain.client import Chain
 from athena.client import LedgerClient
 from athena.errors import BadInput
-from athena.protocol import Commitment, Noun, Task
+from athena.judge.evidence import Found
+from athena.protocol import Commitment
 
 log = logging.getLogger("athena.validator")
 CATCH_UP_READS = 200  # how far back a validator that was away reads; older work is other validators' to judge
-
-
-class Found(Noun):
-    """One commitment that a lease backs, with the blocks that its judgement depends on."""
-
-    commitment: Commitment
-    task: Task
-    issued_block: int
-    deadline_block: int
-    commit_block: int
-    seed_block: int
-    block_hash: Annotated[str, Field(pattern=r"^0x[0-9a-f]{64}$")]
 
 
 def due_blocks(last_read: int | None, head: int, every: int) -> range:

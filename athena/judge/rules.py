@@ -111,6 +111,11 @@ class PayRules:
     """A verdict that a validator still owes stops the hotkey's decay for at most three epochs."""
     max_time_penalty: float = 0.1
 
+    @property
+    def memory_blocks(self) -> int:
+        """An older task weighs less than half a step of the chain's 16-bit weights, and is not looked at any more."""
+        return 17 * self.half_life_blocks
+
 
 @dataclass(frozen=True)
 class Rules:

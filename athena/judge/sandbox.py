@@ -16,6 +16,7 @@ from pathlib import Path
 import pyarrow as pa
 
 import athena
+from athena.durable import finish
 from athena.errors import AthenaError, BadInput, Unavailable
 from athena.judge.rules import GateRules
 from athena.protocol import Manifest
@@ -37,7 +38,7 @@ def read_dataset(folder: Path, verified: Path, rules: GateRules) -> tuple[Manife
         verified.parent.mkdir(parents=True, exist_ok=True)
         temporary = verified.with_name(f".{verified.name}.part")
         _read_apart(folder, temporary, rules)
-        temporary.replace(verified)
+        finish(temporary, verified)
     with pa.memory_map(str(verified)) as source:
         table = pa.ipc.open_file(source).read_all()
     manifest = Manifest.model_validate_json(table.schema.metadata[_MANIFEST_KEY])

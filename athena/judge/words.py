@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import xxhash
 
 SHINGLE_WORDS = 5
-NGRAM_WORDS = 13  # contamination, as in GPT-3, appendix C
+OVERLAP_WORDS = 13  # contamination, as in GPT-3, appendix C
 _WORD = re.compile(r"\w+")
 
 
@@ -20,3 +20,8 @@ def ngrams(tokens: Sequence[str], size: int) -> Iterator[int]:
     """64-bit hashes of all runs of `size` words."""
     for i in range(len(tokens) - size + 1):
         yield xxhash.xxh3_64_intdigest(" ".join(tokens[i : i + size]).encode("utf-8", "replace"))
+
+
+def overlap_ngrams(text: str) -> Iterator[int]:
+    """The n-grams of 13 words by which texts are found to quote each other."""
+    return ngrams(words(text), OVERLAP_WORDS)

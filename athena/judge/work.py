@@ -6,6 +6,7 @@ import logging
 import statistics
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import replace
@@ -16,8 +17,9 @@ from athena.client import LedgerClient
 from athena.errors import AthenaError, NotFound, RateLimited, Unavailable
 from athena.judge import weights as pay_formula
 from athena.judge.assess import Bench, Case, Rival, assess, dataset_folder
+from athena.judge.evidence import Found
 from athena.judge.queue import CaseQueue, Entry
-from athena.judge.reading import Found, due_blocks, read_commitments
+from athena.judge.reading import due_blocks, read_commitments
 from athena.judge.rules import rules_of
 from athena.protocol import SignedSheet
 
@@ -47,8 +49,8 @@ class Reader:
             log.error("task %s cannot be judged here: %s", found.task.id, error)
             return False
         return self._queue.enqueue(
-            _case(found).key,
-            hotkey=found.commitment.hotkey,
+            found.key,
+            hotkey=found.hotkey,
             task_id=found.task.id,
             commit_block=found.commit_block,
             payload=found.canonical().decode(),
@@ -102,37 +104,27 @@ class Judge(threading.Thread):
             queue.mark_posted(key)
 
     def _case(self, queue: CaseQueue, entry: Entry) -> Case:
-        """The case with what the queue knows of others by its seed block: rivals, and the task's median time."""
+        """The case with what the queue knows of others by its seed block: rivals, and the task's median time.
+
+        Only of what pay still remembers, so that work does not grow for ever.
+        """
         found = Found.model_validate_json(entry.payload)
-        known = [Found.model_validate_json(payload) for payload in queue.payloads()]
+        since = found.commit_block - rules_of(found.task.rule_version).pay.memory_blocks
+        known = [Found.model_validate_json(payload) for payload in queue.payloads(since)]
         same_task = [k for k in known if k.task == found.task and k.seed_block <= found.seed_block]
         times = [k.commit_block - k.issued_block for k in same_task]
         first = min(same_task, key=lambda k: k.seed_block)
         rivals = (
-            Rival(dataset_folder(self._bench.workdir, k.commitment), k.commitment.hotkey, k.commit_block, k.task.id)
+            Rival(dataset_folder(self._bench.workdir, k.commitment), k.hotkey, k.commit_block, k.task.id)
             for k in known
-            if k.commitment.hotkey != entry.hotkey and k.commit_block < entry.commit_block
+            if k.hotkey != found.hotkey and k.commit_block < found.commit_block
         )
-        present = tuple(rival for rival in rivals if rival.folder.exists())
-        return replace(
-            _case(found),
+        return Case(
+            **dict(found),
             reference_hash=first.block_hash,
-            rivals=present,
+            rivals=tuple(rival for rival in rivals if rival.folder.exists()),
             median_blocks=int(statistics.median(times)),
         )
-
-
-def _case(found: Found) -> Case:
-    return Case(
-        task=found.task,
-        commitment=found.commitment,
-        issued_block=found.issued_block,
-        commit_block=found.commit_block,
-        seed_block=found.seed_block,
-        block_hash=found.block_hash,
-        reference_hash=found.block_hash,
-        deadline_block=found.deadline_block,
-    )
 
 
 def weights_now(
@@ -143,13 +135,15 @@ def weights_now(
     Expired leases count as abandoned. Where nobody earns, all weight goes to uid 0, which burns it.
     """
     rules = rules_of(rule_version)
-    sheets = queue.sheets()
-    if not any(signed.sheet.outcome != "none" for signed_sheets in sheets.values() for signed in signed_sheets):
+    since = block - rules.pay.memory_blocks
+    history: dict[str, list[pay_formula.Judged]] = defaultdict(list)
+    for signed in queue.sheets(since):
+        history[signed.sheet.hotkey].append(pay_formula.judged(signed.sheet, rules))
+    if all(entry.outcome == "none" for entries in history.values() for entry in entries):
         return None
-    history = {hotkey: [pay_formula.judged(s.sheet, rules) for s in signed] for hotkey, signed in sheets.items()}
     for lease in ledger.leases(state="expired"):
-        entries = history.setdefault(lease.hotkey, [])
-        if all(entry.task_id != lease.task.id for entry in entries):
+        entries = history[lease.hotkey]
+        if lease.deadline_block >= since and all(entry.task_id != lease.task.id for entry in entries):
             entries.append(pay_formula.abandoned(lease.task.id, lease.deadline_block, rules))
     registered = {neuron.hotkey: neuron.registered_block for neuron in neurons}
     payout = pay_formula.pay(history, rules, now_block=block, registered=registered)

@@ -6,7 +6,6 @@ Both come from real prose of installed packages, from different ones, and no 13 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from athena.durable import write_file
 from athena.errors import Misconfigured
 from athena.evalpack import EvalDocument, EvalPack, write_pack
 from athena.events import EventLog
+from athena.judge.words import overlap_ngrams
 from athena.localnet.articles import articles_of
 from athena.localnet.capture import capture, serving
 from athena.localnet.dice import Dice
@@ -25,11 +25,9 @@ from athena.localnet.prose import Section, installed_prose
 from athena.localnet.sources import CRAWLED, HELD_OUT
 
 TRUTH_FILE = "truth.json"
-OVERLAP_WORDS = 13
 MAX_DOCUMENTS_PER_DOMAIN = 64
 MIN_DOMAINS = 8
 DOCUMENT_WORDS = (150, 450)
-_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
@@ -113,16 +111,9 @@ def eval_documents(seed: int = 0) -> list[EvalDocument]:
 def without_overlap(documents: Iterable[EvalDocument], crawled: Iterable[Section]) -> Iterator[EvalDocument]:
     """The documents that share no 13 words in a row, whatever the case and punctuation, with the crawled prose."""
     documents = list(documents)
-    grams_of = [set(word_grams(document.text)) for document in documents]
-    pool = frozenset[str]().union(*grams_of)
-    shared = {gram for section in crawled for gram in word_grams(" ".join(section.paragraphs)) if gram in pool}
+    grams_of = [set(overlap_ngrams(document.text)) for document in documents]
+    pool = frozenset[int]().union(*grams_of)
+    shared = {gram for section in crawled for gram in overlap_ngrams(" ".join(section.paragraphs)) if gram in pool}
     for document, grams in zip(documents, grams_of, strict=True):
         if grams.isdisjoint(shared):
             yield document
-
-
-def word_grams(text: str) -> Iterator[str]:
-    """Every run of 13 words, in lower case and without punctuation."""
-    words = _WORD.findall(text.lower())
-    for start in range(len(words) - OVERLAP_WORDS + 1):
-        yield " ".join(words[start : start + OVERLAP_WORDS])

@@ -120,9 +120,7 @@ class Localnet:
 
     def crawl_import(self) -> Room:
         limit = () if self.limit_warcs is None else (f"--limit-warcs={self.limit_warcs}",)
-        room = self._room(
-            "import", "task_server", ("import", f"--crawl={self.crawl_id}", "--warcs-per-shard=1", *limit)
-        )
+        room = self._room("import", "task_server", ("import", self.crawl_id, "--warcs-per-shard=1", *limit))
         return _with_environment(room, self.server_settings())
 
     def server(self) -> Room:

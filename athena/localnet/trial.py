@@ -100,6 +100,7 @@ def score_folder(
                 task=task,
                 commitment=Commitment(dataset=reference, task_id=task.id, hotkey=manifest.hotkey),
                 issued_block=0,
+                deadline_block=0,
                 commit_block=0,
                 seed_block=0,
                 block_hash=entropy,

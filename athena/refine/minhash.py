@@ -49,6 +49,11 @@ def _shingle_hashes(text: str) -> Iterator[int]:
         yield int.from_bytes(hashlib.sha1(shingle.encode()).digest()[:8], "little")
 
 
+def buckets(signature: npt.ArrayLike) -> Signature:
+    """uint64[14, 8] of a signature: where a row of it equals another document's, the two are linked."""
+    return np.asarray(signature, dtype=np.uint64).reshape(NUM_BUCKETS, HASHES_PER_BUCKET)
+
+
 def first_of_each(signatures: Iterable[Signature | None]) -> list[bool]:
     """Which documents to keep: of all that are linked by shared buckets, the first. None is never a duplicate.
 
@@ -60,7 +65,7 @@ def first_of_each(signatures: Iterable[Signature | None]) -> list[bool]:
         parents.append(index)
         if document is None:
             continue
-        for owner, bucket in zip(owners, document.reshape(NUM_BUCKETS, HASHES_PER_BUCKET), strict=True):
+        for owner, bucket in zip(owners, buckets(document), strict=True):
             other = _root(parents, owner.setdefault(bucket.tobytes(), index))
             mine = _root(parents, index)
             parents[max(other, mine)] = min(other, mine)

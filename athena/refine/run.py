@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
 import time
 from collections import Counter
@@ -17,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from athena.crawl import Crawl
-from athena.durable import write_file
+from athena.durable import finish, sha256_of, write_file
 from athena.errors import BadInput, TooLarge
 from athena.events import EventLog
 from athena.protocol import FileEntry, Manifest, Task, merkle_root
@@ -168,7 +166,7 @@ class _Parts:
         temporary = self.folder / f"{index:05}.part"
         with parquet_writer(temporary) as writer:
             writer.write_table(result.table, row_group_size=max(1, result.table.num_rows))
-        _finish(temporary, self.folder / f"{index:05}.parquet")
+        finish(temporary, self.folder / f"{index:05}.parquet")
         counts = {"records": result.records, "rows": result.table.num_rows, "rejected": result.rejected}
         write_file(self.folder / f"{index:05}.json", json.dumps(counts).encode())
 
@@ -214,11 +212,8 @@ def _assemble(task: Task, hotkey: str, recipe: Recipe, parts: _Parts, out: Path)
             row_leaves.extend(leaves(table, hotkey))
     out.mkdir(parents=True, exist_ok=True)
     data = out / DATA_FILE
-    _finish(temporary, data)
-    with data.open("rb") as file:
-        entry = FileEntry(
-            path=DATA_FILE, bytes=data.stat().st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest(), rows=rows
-        )
+    finish(temporary, data)
+    entry = FileEntry(path=DATA_FILE, bytes=data.stat().st_size, sha256=sha256_of(data), rows=rows)
     manifest = Manifest(
         task_id=task.id,
         hotkey=hotkey,
@@ -233,10 +228,3 @@ def _assemble(task: Task, hotkey: str, recipe: Recipe, parts: _Parts, out: Path)
     )
     write_file(out / MANIFEST_FILE, manifest.canonical())
     return manifest
-
-
-def _finish(temporary: Path, path: Path) -> None:
-    """Flushes a file to disk and gives it its final name."""
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)

@@ -6,8 +6,7 @@ memory-mapped afterwards. Two addresses share a 64-bit hash with a chance of one
 
 from __future__ import annotations
 
-import hashlib
-import os
+import io
 import re
 import tarfile
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ import platformdirs
 import xxhash
 from filelock import FileLock
 
+from athena.durable import sha256_of, write_file
 from athena.errors import Misconfigured
 
 NOT_ALPHANUMERIC = re.compile(r"[^a-zA-Z0-9]+")
@@ -35,7 +35,7 @@ def assets() -> Path:
 
 @lru_cache(maxsize=1)
 def archive_sha256() -> str:
-    return hashlib.sha256((assets() / _ARCHIVE).read_bytes()).hexdigest()
+    return sha256_of(assets() / _ARCHIVE)
 
 
 @lru_cache(maxsize=3)
@@ -73,10 +73,9 @@ def load(name: str) -> Hashes:
 
 def _build(name: str, path: Path) -> None:
     hashes = np.unique(np.fromiter(map(xxhash.xxh64_intdigest, _lines(name)), dtype=np.uint64))
-    temporary = path.with_suffix(f".{os.getpid()}.part")
-    with temporary.open("wb") as file:
-        np.save(file, hashes)
-    temporary.replace(path)
+    file = io.BytesIO()
+    np.save(file, hashes)
+    write_file(path, file.getvalue())
 
 
 def _lines(name: str) -> Iterator[bytes]:

@@ -16,10 +16,11 @@ from pydantic import Field, ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from athena.durable import sha256_of
 from athena.errors import BadInput, Conflict
 from athena.nn.optim import Optimizers
 from athena.protocol import Hex64, Noun
-from athena.train.folders import discard, sha256_of, staged
+from athena.train.folders import discard, staged
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

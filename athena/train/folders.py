@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from athena.durable import finish, flush
 
 
 @contextmanager
@@ -22,10 +22,8 @@ def staged(target: Path) -> Iterator[Path]:
     temporary.mkdir(parents=True)
     yield temporary
     for path in sorted(temporary.rglob("*")):
-        _flush(path)
-    _flush(temporary)
-    temporary.rename(target)
-    _flush(target.parent)
+        flush(path)
+    finish(temporary, target)
 
 
 def discard(folder: Path) -> None:
@@ -35,17 +33,3 @@ def discard(folder: Path) -> None:
         shutil.rmtree(condemned)
     folder.rename(condemned)
     shutil.rmtree(condemned)
-
-
-def sha256_of(path: Path) -> str:
-    """64 hex characters; reads in blocks."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

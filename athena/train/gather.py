@@ -13,34 +13,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from athena.draw import sample
+from athena.durable import sha256_of
 from athena.errors import BadInput, NotFound
 from athena.evalpack import EvalPack
 from athena.events import EventLog
 from athena.hub import Hub
-from athena.protocol import Hex64, Noun
-from athena.refine.manifest import Dataset, Limits, load_dataset
+from athena.judge.words import overlap_ngrams
+from athena.protocol import DatasetRef, Hex64, Noun
+from athena.refine.manifest import DATA_FILE, Dataset, Limits, load_dataset
 from athena.refine.minhash import signature
-from athena.train.folders import sha256_of, staged
-from athena.train.mixture import AcceptedDataset, Candidate, MixtureRules, candidates, mix, ngrams
-from athena.train.tokens import permuted
+from athena.train.folders import staged
+from athena.train.mixture import AcceptedDataset, Candidate, MixtureRules, candidates, mix
+from athena.train.tokens import ORIGIN, permuted
 
 log = logging.getLogger(__name__)
 
 LIMITS = Limits()
 DOCUMENTS = "documents.parquet"
-DOCUMENTS_SCHEMA = pa.schema(
-    [
-        ("text", pa.string()),
-        ("hotkey", pa.string()),
-        ("task_id", pa.string()),
-        ("dataset", pa.string()),
-        ("warc_path", pa.string()),
-        ("warc_offset", pa.int64()),
-        ("warc_length", pa.int64()),
-        ("record_id", pa.string()),
-        ("url", pa.string()),
-    ]
-)
+DOCUMENTS_SCHEMA = pa.schema([("text", pa.string()), *ORIGIN])
 _ROWS_PER_GROUP = 1024
 CHECKED_SIGNATURES = 16
 
@@ -73,7 +63,7 @@ def gather(
     A dataset that is gone, or not what its miner committed to, is left out with its reason. Raises NotFound when
     nothing is left to train on, and Unavailable when a service fails: the same call goes on later.
     """
-    held_out = frozenset(gram for document in pack.documents for gram in ngrams(document.text))
+    held_out = frozenset(gram for document in pack.documents for gram in overlap_ngrams(document.text))
     refused: dict[str, str] = {}
     dropped: Counter[str] = Counter()
     found: list[Candidate] = []
@@ -92,8 +82,7 @@ def gather(
         num_documents = 0
         with pq.ParquetWriter(out / DOCUMENTS, DOCUMENTS_SCHEMA, compression="zstd") as writer:
             for index, rows_of_dataset in mixture.rows.items():
-                dataset = datasets[index]
-                table = _chosen(fetch_dataset(dataset, hub, shelf), dataset, rows_of_dataset)
+                table = _chosen(datasets[index], rows_of_dataset, shelf)
                 writer.write_table(table, row_group_size=_ROWS_PER_GROUP)
                 num_documents += table.num_rows
         info = MixtureInfo(
@@ -116,16 +105,21 @@ def fetch_dataset(accepted: AcceptedDataset, hub: Hub, shelf: Path) -> Dataset:
     Raises BadInput, NotFound, TooLarge, Unavailable.
     """
     ref = accepted.dataset
-    scheme, _, name = ref.location.partition(":")
-    if scheme != hub.scheme:
+    if ref.scheme != hub.scheme:
         raise BadInput(f"{ref.location} does not lie on this hub ({hub.scheme}:)")
     limit = LIMITS.max_manifest_bytes + LIMITS.max_data_bytes
-    folder = hub.fetch(name, ref.revision, shelf / ref.root, max_bytes=limit, suffixes=(".json", ".parquet"))
+    folder = _folder(ref, shelf)
+    hub.fetch(ref.repository, ref.revision, folder, max_bytes=limit, suffixes=(".json", ".parquet"))
     dataset = load_dataset(folder, limits=LIMITS)
     manifest = dataset.manifest
     if (manifest.root, manifest.hotkey, manifest.task_id) != (ref.root, accepted.hotkey, accepted.task_id):
         raise BadInput(f"{ref} is not the dataset that {accepted.hotkey} committed to")
     return dataset
+
+
+def _folder(ref: DatasetRef, shelf: Path) -> Path:
+    """Named by the bytes: another dataset that claims the same root never takes the place of a verified one."""
+    return shelf / f"{ref.root}-{ref.revision}"
 
 
 def _rows(dataset: Dataset) -> Iterator[dict[str, Any]]:
@@ -150,8 +144,9 @@ def _check_signatures(dataset: Dataset) -> None:
             raise BadInput(f"row {row['record_id']} does not bear the MinHash signature of its text")
 
 
-def _chosen(dataset: Dataset, accepted: AcceptedDataset, rows: list[int]) -> pa.Table:
-    table = dataset.table.take(rows)
+def _chosen(accepted: AcceptedDataset, rows: list[int], shelf: Path) -> pa.Table:
+    """Rows of a dataset that `fetch_dataset` verified, as DOCUMENTS_SCHEMA."""
+    table = pq.read_table(_folder(accepted.dataset, shelf) / DATA_FILE, use_threads=False).take(rows)
     constant = {"hotkey": accepted.hotkey, "task_id": accepted.task_id, "dataset": str(accepted.dataset)}
     columns = [
         pa.array([constant[field.name]] * len(rows), field.type)

@@ -24,16 +24,10 @@ def summarize_lineage(documents: Path) -> tuple[LineageEntry, ...]:
         LineageEntry(
             hotkey=key[0],
             task_id=key[1],
-            dataset=_reference(key[2]),
+            dataset=DatasetRef.parse(key[2]),
             tokens=sum(by_warc.values()),
             documents=counts[key],
             tokens_by_warc=dict(sorted(by_warc.items())),
         )
         for key, by_warc in sorted(tokens.items())
     )
-
-
-def _reference(text: str) -> DatasetRef:
-    location, _, rest = text.partition("@")
-    revision, _, root = rest.partition("#")
-    return DatasetRef(location=location, revision=revision, root=root)

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from athena.durable import write_file
 from athena.errors import AthenaError
 from athena.events import EventLog, read_events
 from athena.nn.optim import OptimizerName, make_optimizer, schedule
@@ -131,8 +132,5 @@ def identity(model: PreTrainedModel, stream: TokenStream, plan: Plan) -> str:
 def _metrics_up_to(path: Path, step: int) -> EventLog:
     """The metrics file, without the lines of steps that a kill undid."""
     kept = [record for record in read_events(path) if record.get("step", 0) <= step]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), "utf-8")
-    temporary.replace(path)
+    write_file(path, "".join(json.dumps(record) + "\n" for record in kept).encode())
     return EventLog(path)

@@ -13,15 +13,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-import numpy as np
 import xxhash
 from pydantic import Field
 
-from athena.judge.words import NGRAM_WORDS, words
-from athena.judge.words import ngrams as word_ngrams
+from athena.judge.words import overlap_ngrams
 from athena.protocol import DatasetRef, Hex32, Hotkey, Noun
-
-NUM_BANDS, BAND_HASHES = 14, 8  # FineWeb's MinHash: two texts of similarity 0.75 meet in a band with p = 0.77
+from athena.refine.minhash import buckets
 
 
 class AcceptedDataset(Noun):
@@ -70,18 +67,13 @@ def canonical_order(datasets: Iterable[AcceptedDataset]) -> list[AcceptedDataset
     return sorted(unique.values(), key=lambda d: (-d.incentive, d.hotkey, d.task_id, d.dataset.root))
 
 
-def ngrams(text: str) -> Iterator[int]:
-    """64-bit hashes of all runs of 13 lower-cased words."""
-    return word_ngrams(words(text), NGRAM_WORDS)
-
-
 def candidates(
     dataset: int, hotkey: str, rows: Iterable[Mapping[str, Any]], held_out: frozenset[int], dropped: Counter[str]
 ) -> Iterator[Candidate]:
     """The rows of one dataset that share no 13-gram with `held_out`; the others are counted in `dropped`."""
     for number, row in enumerate(rows):
         text: str = row["text"]
-        if not held_out.isdisjoint(ngrams(text)):
+        if not held_out.isdisjoint(overlap_ngrams(text)):
             dropped["contaminated"] += 1
             continue
         yield Candidate(
@@ -99,8 +91,7 @@ def candidates(
 def _bands(minhash: Sequence[int] | None) -> tuple[int, ...]:
     if minhash is None:
         return ()
-    hashes = np.asarray(minhash, dtype=np.uint64).reshape(NUM_BANDS, BAND_HASHES)
-    return tuple(xxhash.xxh3_64_intdigest(band.tobytes(), seed=i) for i, band in enumerate(hashes))
+    return tuple(xxhash.xxh3_64_intdigest(band.tobytes(), seed=i) for i, band in enumerate(buckets(minhash)))
 
 
 def mix(documents: Iterable[Candidate], incentives: Mapping[str, float], rules: MixtureRules) -> Mixture:

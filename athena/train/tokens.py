@@ -19,26 +19,25 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
+from athena.durable import sha256_of
 from athena.errors import BadInput, NotFound
 from athena.nn.packing import positions
 from athena.protocol import Hex64, Noun
-from athena.train.folders import sha256_of, staged
+from athena.train.folders import staged
 from athena.train.tokenizer import END_ID, encode
 
 DOCUMENTS_PER_BATCH = 1024
-LINEAGE_SCHEMA = pa.schema(
-    [
-        ("hotkey", pa.string()),
-        ("task_id", pa.string()),
-        ("dataset", pa.string()),
-        ("warc_path", pa.string()),
-        ("warc_offset", pa.int64()),
-        ("warc_length", pa.int64()),
-        ("record_id", pa.string()),
-        ("url", pa.string()),
-        ("tokens", pa.int64()),
-    ]
+ORIGIN = (
+    ("hotkey", pa.string()),
+    ("task_id", pa.string()),
+    ("dataset", pa.string()),
+    ("warc_path", pa.string()),
+    ("warc_offset", pa.int64()),
+    ("warc_length", pa.int64()),
+    ("record_id", pa.string()),
+    ("url", pa.string()),
 )
+LINEAGE_SCHEMA = pa.schema([*ORIGIN, ("tokens", pa.int64())])
 
 
 class TokensInfo(Noun):
@@ -63,7 +62,7 @@ class Batch:
 
 
 def write_tokens(documents: Iterable[Mapping[str, Any]], tokenizer: Any, folder: Path) -> TokensInfo:
-    """Encodes `documents` (the fields of LINEAGE_SCHEMA but tokens, and text) into `folder`, in their order.
+    """Encodes `documents` (ORIGIN and text) into `folder`, in their order.
 
     tokens.bin: all ids, each document opened by END; documents.parquet: one row a document, of LINEAGE_SCHEMA. Memory
     is that of one batch of documents. Raises NotFound if there are none.

@@ -148,8 +148,8 @@ class World:
         ref = DatasetRef(location=f"file:{name}", revision=revision, root=manifest.root)
         commitment = Commitment(dataset=ref, task_id=task.id, hotkey=HOTKEYS[hotkey])
         return Case(
-            task, commitment, issued_block=100, commit_block=200, seed_block=210, block_hash=BLOCK_HASH,
-            reference_hash=BLOCK_HASH,
+            task=task, commitment=commitment, issued_block=100, deadline_block=300, commit_block=200, seed_block=210,
+            block_hash=BLOCK_HASH, reference_hash=BLOCK_HASH,
         )  # fmt: skip
 
     def judge(self, case: Case, **changes: object) -> ScoreSheet:

@@ -1,7 +1,5 @@
 """Honest work passes every gate, whatever the recipe, and is paid by what a model learns from it."""
 
-import dataclasses
-
 import pytest
 
 from athena.events import read_events
@@ -63,5 +61,5 @@ def test_a_small_set_is_paid_by_its_yield(world):
 
 def test_late_work_loses_a_tenth_at_most(world):
     case = world.publish(list(world.rows))
-    late = dataclasses.replace(case, commit_block=300, deadline_block=300, median_blocks=50)
+    late = case.model_copy(update={"commit_block": 300, "deadline_block": 300, "median_blocks": 50})
     assert world.judge(late).time_factor == pytest.approx(0.9)

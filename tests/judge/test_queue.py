@@ -67,7 +67,7 @@ def test_a_final_verdict_stays(queue):
     add(queue, "a")
     queue.settle("a", signed("fail"), now=0.0)
     queue.settle("a", signed("none"), now=1.0)
-    assert [s.sheet.outcome for s in queue.sheets()[HOTKEY]] == ["fail"]
+    assert [s.sheet.outcome for s in queue.sheets()] == ["fail"]
     assert queue.due(1e9) is None
 
 
@@ -113,7 +113,7 @@ for i in range(100000):
     queue = CaseQueue(path)
     counts = queue.counts()
     assert counts["pass"] >= said and counts.get(None, 0) <= 1
-    assert len(queue.sheets()[HOTKEY]) == counts["pass"]
+    assert len(list(queue.sheets())) == counts["pass"]
     queue.close()
 
 
@@ -165,7 +165,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert (entry.key if entry else None) == (due[0] if due else None)
         assert self.queue.next_due_at() == min((self.due[k] for k in open_keys), default=None)
         judged = sorted(outcome for outcome in self.outcomes.values() if outcome)
-        assert sorted(s.sheet.outcome for s in self.queue.sheets().get(HOTKEY, [])) == judged
+        assert sorted(s.sheet.outcome for s in self.queue.sheets()) == judged
 
     def teardown(self):
         self.queue.close()

@@ -10,6 +10,7 @@ from athena.chain.client import Committed, Head, Neuron
 from athena.errors import Unavailable
 from athena.judge.queue import CaseQueue
 from athena.judge.reading import CATCH_UP_READS, due_blocks, read_commitments
+from athena.judge.rules import rules_of
 from athena.judge.work import Reader, weights_now
 from athena.protocol import Commitment, DatasetRef, Lease, ScoreSheet, Shard, SignedSheet, Task
 
@@ -149,8 +150,8 @@ def settle(queue, hotkey, outcome, units=0.0):
     queue.settle(f"{hotkey}-{outcome}", SignedSheet(sheet=sheet, signature="0" * 128), now=0.0)
 
 
-def weights(queue, *leases):
-    return weights_now(queue, FakeLedger(*leases), FakeChain([]).neurons(), "demo-1", 30)
+def weights(queue, *leases, block=30):
+    return weights_now(queue, FakeLedger(*leases), FakeChain([]).neurons(), "demo-1", block)
 
 
 def test_no_weights_before_the_first_verdict(queue):
@@ -163,6 +164,13 @@ def test_verified_work_is_paid_by_its_units(queue):
     settle(queue, ALICE, "pass", units=3.0)
     settle(queue, BOB, "pass", units=1.0)
     assert weights(queue) == pytest.approx({ALICE: 0.75, BOB: 0.25})
+
+
+def test_what_hardly_weighs_any_more_is_not_looked_at(queue):
+    settle(queue, ALICE, "pass", units=3.0)
+    last = 11 + rules_of("demo-1").pay.memory_blocks
+    assert weights(queue, block=last) == {ALICE: 1.0}
+    assert weights(queue, block=last + 1) is None
 
 
 def test_where_nobody_earns_the_weight_goes_to_uid_0(queue):

@@ -12,11 +12,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from athena.durable import sha256_of
 from athena.errors import Conflict
 from athena.events import EventLog, read_events
 from athena.nn.packing import pack
 from athena.train.checkpoint import checkpoints, verify_checkpoint, weights
-from athena.train.folders import sha256_of
 from athena.train.loop import Diverged, Plan, accumulate, train
 from athena.train.presets import llama_config
 from athena.train.tokens import TokenStream

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from athena.judge.words import overlap_ngrams
 from athena.protocol import DatasetRef
 from athena.train.mixture import (
     AcceptedDataset,
@@ -18,7 +19,6 @@ from athena.train.mixture import (
     canonical_order,
     deduplicate,
     mix,
-    ngrams,
 )
 
 MINERS = ("alice", "bob", "carol")
@@ -145,7 +145,7 @@ def test_documents_that_hold_a_test_are_left_out():
         {"text": "nothing of the kind", "warc_path": "a", "warc_offset": 2, "token_count": 5},
     ]
     dropped: Counter[str] = Counter()
-    found = list(candidates(0, "alice", rows, frozenset(ngrams(held_out)), dropped))
+    found = list(candidates(0, "alice", rows, frozenset(overlap_ngrams(held_out)), dropped))
     assert [d.row for d in found] == [1]
     assert dropped == {"contaminated": 1}
 

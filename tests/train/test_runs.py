@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from athena.durable import sha256_of
 from athena.errors import Conflict, NotFound, Unavailable
 from athena.evalpack import EvalDocument, write_pack
 from athena.events import EventLog, read_events
@@ -14,7 +15,6 @@ from athena.hub import open_hub
 from athena.protocol import DatasetRef, FileEntry, Manifest, RecipeRef, merkle_root
 from athena.refine.manifest import ROW_SCHEMA, leaves, parquet_writer
 from athena.refine.minhash import signature
-from athena.train.folders import sha256_of
 from athena.train.mixture import AcceptedDataset
 from athena.train.runs import RunSettings, TrainerRun
 
@@ -167,6 +167,17 @@ def test_what_a_miner_did_not_commit_to_is_left_out(publish, begin, make_corpus)
     assert set(run.mixture().tokens_by_hotkey) == {ALICE}
     with pytest.raises(NotFound, match="no document"):
         begin("gone").run([gone])
+
+
+def test_a_claimed_root_never_takes_a_verified_datasets_place(publish, begin, make_corpus):
+    good = publish(ALICE, make_corpus(50))
+    other = publish(BOB, make_corpus(30, seed=2), incentive=0.1)
+    claiming = other.model_copy(update={"dataset": other.dataset.model_copy(update={"root": good.dataset.root})})
+    run = begin()
+    run.run([good, claiming])
+    assert list(run.mixture().refused) == [str(claiming.dataset)]
+    trained_on = {row["text"] for row in pq.read_table(run.folder / "mixture" / "documents.parquet").to_pylist()}
+    assert trained_on and trained_on <= set(make_corpus(50))
 
 
 def test_evaluation_texts_are_never_trained_on(publish, begin, make_corpus, pack):

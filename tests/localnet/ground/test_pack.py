@@ -4,7 +4,8 @@ import re
 import pytest
 
 from athena.evalpack import EvalDocument, load_pack
-from athena.localnet.ground import build_pack, eval_documents, without_overlap, word_grams
+from athena.judge.words import overlap_ngrams
+from athena.localnet.ground import build_pack, eval_documents, without_overlap
 from athena.localnet.pages import make_pages
 from athena.localnet.prose import Section, installed_prose
 from athena.localnet.sources import CRAWLED, HELD_OUT
@@ -27,12 +28,12 @@ def test_the_pool_has_at_least_eight_domains_with_enough_documents(documents):
 
 
 def test_no_thirteen_words_in_a_row_are_in_both(documents):
-    pool = {gram for document in documents for gram in word_grams(document.text)}
+    pool = {gram for document in documents for gram in overlap_ngrams(document.text)}
     assert pool
     for page in make_pages(3, 520, installed_prose(CRAWLED)):
         if page.kind not in ("oversized", "non-html"):
             text = html.unescape(re.sub(r"<[^>]+>", "", page.body.decode("utf-8", "replace")))
-            assert pool.isdisjoint(word_grams(text)), page.url
+            assert pool.isdisjoint(overlap_ngrams(text)), page.url
 
 
 def test_drops_a_document_that_shares_thirteen_words():
