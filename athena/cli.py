@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from athena import cli_audit, cli_records
 from athena.errors import AthenaError, BadInput, Misconfigured
 
 app = typer.Typer(
@@ -207,6 +208,11 @@ def doctor(
             typer.echo(f"     {finding.remedy}")
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
+
+
+for query in cli_records.COMMANDS:
+    app.command()(query)
+app.add_typer(cli_audit.app)
 
 
 if __name__ == "__main__":

@@ -106,8 +106,11 @@ class HttpCrawl:
         self._client.close()
 
     def warc_paths(self, crawl: str) -> Iterator[str]:
-        path = listing_path(crawl)
-        return parse_listing(self.persist(path, lambda: self._whole(path, MAX_LISTING_BYTES)))
+        return parse_listing(self.whole(listing_path(crawl), MAX_LISTING_BYTES))
+
+    def whole(self, path: str, max_bytes: int) -> bytes:
+        """A small file at once. Raises TooLarge over the cap."""
+        return self.persist(path, lambda: self._whole(path, max_bytes))
 
     def open(self, path: str) -> BinaryIO:
         path = checked_path(path)
@@ -198,9 +201,14 @@ class HttpCrawl:
 
     def _whole(self, path: str, max_bytes: int) -> bytes:
         with closing(self.get(path)) as response:
-            if content_length(response) > max_bytes:
-                raise TooLarge(f"{self._base}/{path} is over {max_bytes} bytes")
-            return _read_exactly(response, content_length(response))
+            # A chunked body, as pages made on demand have, says itself where it ends.
+            chunked = response.headers.get("transfer-encoding", "").lower() == "chunked"
+            size = 0 if chunked else content_length(response)
+            if size <= max_bytes:
+                body = _read(response, max_bytes) if chunked else _read_exactly(response, size)
+                if len(body) <= max_bytes:
+                    return body
+        raise TooLarge(f"{self._base}/{path} is over {max_bytes} bytes")
 
     def _opened(self, path: str) -> httpx.Response:
         response = self.get(path)
@@ -299,14 +307,20 @@ def _retry_after_seconds(response: httpx.Response) -> float:
 
 
 def _read_exactly(response: httpx.Response, length: int) -> bytes:
+    body = _read(response, length)
+    if len(body) != length:
+        raise _Transient("more or fewer bytes than promised")
+    return body
+
+
+def _read(response: httpx.Response, max_bytes: int) -> bytes:
+    """The body; of one over the cap, a little more than the cap."""
     body = bytearray()
     try:
         for chunk in response.iter_raw():
             body += chunk
-            if len(body) > length:
-                raise _Transient("more bytes than promised")
+            if len(body) > max_bytes:
+                break
     except httpx.TransportError as error:
         raise _Transient(f"{type(error).__name__}: {error}") from error
-    if len(body) != length:
-        raise _Transient("fewer bytes than promised")
     return bytes(body)

@@ -38,7 +38,10 @@ def checked_path(path: str) -> str:
     try:
         return _WARC_PATH.validate_python(path)
     except ValidationError as error:
-        raise BadInput(f"{path[:120]!r} is not a path of a WARC file") from error
+        raise BadInput(
+            f"{path[:120]!r} is not a path of a WARC file",
+            remedy="use at most 300 letters, digits and . _ = - between slashes",
+        ) from error
 
 
 def parse_listing(compressed: bytes) -> Iterator[str]:
@@ -46,6 +49,11 @@ def parse_listing(compressed: bytes) -> Iterator[str]:
 
     Raises TooLarge when it inflates past the cap, BadInput when it is no whole gzip stream or a line is no safe path.
     """
+    return map(checked_path, filter(None, gzipped_lines(compressed)))
+
+
+def gzipped_lines(compressed: bytes) -> Iterator[str]:
+    """The lines of a gzipped listing. Raises as `parse_listing`, but looks into no line."""
     inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
     pending, rest, inflated = compressed, b"", 0
     while not inflater.eof:
@@ -60,10 +68,9 @@ def parse_listing(compressed: bytes) -> Iterator[str]:
         if inflated > MAX_INFLATED_LISTING_BYTES:
             raise TooLarge(f"the crawl's listing inflates past {MAX_INFLATED_LISTING_BYTES} bytes")
         *lines, rest = (rest + chunk).split(b"\n")
-        yield from map(_checked_line, filter(None, lines))
-    if rest:
-        yield _checked_line(rest)
+        yield from map(_decoded, lines)
+    yield _decoded(rest)
 
 
-def _checked_line(line: bytes) -> str:
-    return checked_path(line.decode("utf-8", "replace").rstrip("\r"))
+def _decoded(line: bytes) -> str:
+    return line.decode("utf-8", "replace").rstrip("\r")

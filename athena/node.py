@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn, ParamSpec, TypeVar
 
-from tenacity import Retrying, before_sleep_log, retry_if_exception, wait_random_exponential
+from tenacity import RetryCallState, Retrying, before_sleep_log, retry_if_exception, wait_random_exponential
 
 from athena.chain.client import Chain
 from athena.chain.wallets import Wallet, hotkey_of, open_wallet
@@ -21,6 +21,8 @@ from athena.settings import NodeSettings, parse_settings
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 Settings = TypeVar("Settings", bound=NodeSettings)
+LONGEST_PAUSE_SECONDS = 300.0
+_BACKOFF = wait_random_exponential(multiplier=0.5, max=60)
 log = logging.getLogger("athena")
 
 
@@ -71,14 +73,23 @@ def join_subnet(settings: NodeSettings) -> Member:
 
 
 def patiently(step: Callable[Arguments, Result], *arguments: Arguments.args, **options: Arguments.kwargs) -> Result:
-    """`step(…)`, again and again with growing pauses (at most a minute) while a service is unavailable."""
+    """`step(…)`, again and again with growing pauses while a service is unavailable.
+
+    A pause is as long as the service asks for, but at most LONGEST_PAUSE_SECONDS.
+    """
     retrying = Retrying(
         retry=retry_if_exception(_passes),
-        wait=wait_random_exponential(multiplier=0.5, max=60),
+        wait=_pause,
         before_sleep=before_sleep_log(log, logging.WARNING),
         reraise=True,
     )
     return retrying(step, *arguments, **options)
+
+
+def _pause(state: RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    asked = error.retry_after_seconds if isinstance(error, RateLimited) else 0.0
+    return max(_BACKOFF(state), min(asked, LONGEST_PAUSE_SECONDS))
 
 
 def _passes(error: BaseException) -> bool:

@@ -38,6 +38,7 @@ Hotkey = Annotated[str, StringConstraints(pattern=r"^[1-9A-HJ-NP-Za-km-z]{46,48}
 CrawlId = Annotated[
     str, StringConstraints(pattern=r"^(CC-MAIN-\d{4}-\d{2}|CC-NEWS-\d{4}-\d{2}|LOCAL-[A-Za-z0-9-]{1,40})$")
 ]
+RuleVersion = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{0,31}$")]
 RelativePath = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9._=-][A-Za-z0-9._/=-]*$", max_length=300), AfterValidator(_no_dots)
 ]
@@ -90,7 +91,7 @@ class Task(Noun):
     """A shard to be refined under one rule version. The id derives from the content, so a server cannot swap shards."""
 
     shard: Shard
-    rule_version: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{0,31}$")]
+    rule_version: RuleVersion
     opened_block: Annotated[int, Field(ge=0)]
 
     @property

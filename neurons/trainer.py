@@ -16,6 +16,7 @@ from athena.evalpack import load_pack
 from athena.events import EventLog
 from athena.hub import open_hub
 from athena.node import join_subnet, patiently, run_node
+from athena.optout import left_out
 from athena.protocol import Release, SignedRelease
 from athena.release import beats, cut_release, publish_release
 from athena.settings import TrainerSettings
@@ -41,7 +42,8 @@ def train(settings: TrainerSettings, events: EventLog) -> None:
         datasets = () if run.begun else await_consensus(settings, member.chain, ledger, events, seen)
         seen.update(d.dataset.root for d in datasets)
         try:
-            trained = patiently(run.run, datasets)
+            excluded = left_out(patiently(ledger.opt_outs), patiently(member.chain.head).number)
+            trained = patiently(run.run, datasets, excluded)
         except NotFound as nothing:
             log.warning("nothing to train on yet: %s", nothing)
             events.emit("trainer.nothing", reason=str(nothing))

@@ -42,6 +42,7 @@ def validate(settings: ValidatorSettings, events: EventLog) -> None:
         workdir=settings.state_folder / "work",
         events=events,
         workers=ProxyWorkers(settings.proxy_processes),
+        opt_outs=ledger.opt_outs,
     )
     queue_file = settings.state_folder / "queue.sqlite"
     queue = CaseQueue(queue_file)

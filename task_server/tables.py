@@ -5,15 +5,37 @@ Rows are never deleted, except spent nonces and idempotency records.
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
-from typing import Any, Self
+from typing import Any, Literal, Self, cast
 
-from sqlalchemy import BigInteger, CheckConstraint, Index, Text, UniqueConstraint, text
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Index,
+    Row,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
 from sqlmodel import Field, SQLModel
 
-from athena.protocol import Lease, LeaseState, Shard, SignedRelease, SignedSheet, Submission, Task
-from athena.wire import SubmissionView, TaskView
+from athena.protocol import (
+    MAX_WARCS_PER_SHARD,
+    Lease,
+    LeaseState,
+    SignedRelease,
+    SignedSheet,
+    Submission,
+    Task,
+)
+from athena.wire import CrawlView, LedgerEvent, OptOut, SubmissionView, TaskView
 
+MAX_UNITS = float(MAX_WARCS_PER_SHARD)
+"""What one submission can earn: a unit for each WARC file of its shard."""
+MAX_EFFECT = 8.0
+"""A byte has 8 bits: no two models are further apart."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -25,71 +47,116 @@ def moment(micros: int) -> datetime:
     return _EPOCH + timedelta(microseconds=micros)
 
 
+def table_of(row: type[SQLModel]) -> Table:
+    """The table behind a row's class, for statements that do without the unit of work."""
+    return row.__table__  # type: ignore[attr-defined,no-any-return]
+
+
 def _time(**options: Any) -> Any:
     return Field(sa_type=BigInteger, **options)
 
 
-def _partial(name: str, *columns: str, where: str) -> Index:
+# Written as the partial indexes have them, constants included: a parameter in their place, and no index would be used.
+IS_ACTIVE = text("lease.state = 'active'")
+IS_ENDED = text("lease.state <> 'active'")
+IS_OPEN = text("task.slots > 0 AND NOT task.closed")
+IS_FILLED = text("(task.slots = 0 OR task.closed)")
+
+
+def _partial(name: str, *columns: str, where: str, unique: bool = False) -> Index:
     """An index over the rows that matter, small however long the history grows."""
-    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
+    return Index(name, *columns, unique=unique, sqlite_where=text(where), postgresql_where=text(where))
 
 
 class CrawlRow(SQLModel, table=True):
+    """A crawl and how it is cut. `plan` is the Opening (task_server.crawl) as JSON: an import that was killed goes on.
+
+    `failure` says why the last attempt to import it stopped; null while all is well. The servers try again at `due_at`;
+    null where nothing is left to do, or only the command can go on. Whoever imports keeps moving `due_at` away.
+    """
+
     __tablename__ = "crawl"
 
     id: str = Field(primary_key=True)
     url: str
+    name: str
+    state: str  # importing | open
+    plan: str = Field(sa_type=Text)
+    failure: str | None = None
+    failures: int = 0  # in a row
+    due_at: int | None = Field(default=None, sa_type=BigInteger)
     imported_at: int = _time()
+
+    def view(self) -> CrawlView:
+        return CrawlView(
+            id=self.id,
+            url=self.url,
+            name=self.name,
+            state=cast(Literal["importing", "open"], self.state),
+            failure=self.failure,
+            imported_at=moment(self.imported_at),
+        )
+
+
+class WarcRow(SQLModel, table=True):
+    """One WARC file; `place` is its place inside its shard."""
+
+    __tablename__ = "warc"
+    __table_args__ = (UniqueConstraint("crawl", "path"),)
+
+    shard: int = Field(primary_key=True, foreign_key="shard.sequence", sa_type=BigInteger)
+    place: int = Field(primary_key=True)
+    crawl: str = Field(foreign_key="crawl.id")
+    path: str
 
 
 class ShardRow(SQLModel, table=True):
     __tablename__ = "shard"
+    __table_args__ = (Index("shard_of_crawl", "crawl", "sequence"),)
 
-    id: str = Field(primary_key=True)
-    crawl: str = Field(foreign_key="crawl.id", index=True)
-    warc_paths: str = Field(sa_type=Text)  # one path per line
-
-    def noun(self) -> Shard:
-        return Shard(crawl=self.crawl, warc_paths=tuple(self.warc_paths.split("\n")))
+    sequence: int = Field(primary_key=True, sa_type=BigInteger)
+    id: str = Field(unique=True)
+    crawl: str = Field(foreign_key="crawl.id")
 
 
 class TaskRow(SQLModel, table=True):
     """`position` is the place in the draw, without gaps, and grows with `opened_block`.
 
-    `slots` leases may still be taken: replication, plus the audit copies, less active and submitted leases. It is
-    written in the same transaction as the lease that changes it.
+    A task wants `copies` datasets: its replication, one more if its first miner is new, and two more if it is audited.
+    `slots` leases may still be taken: copies, less active leases and accepted submissions. It is written in the same
+    transaction as the lease that changes it.
     """
 
     __tablename__ = "task"
     __table_args__ = (
-        UniqueConstraint("shard_id", "rule_version"),
+        UniqueConstraint("shard", "rule_version"),
         CheckConstraint("slots >= 0"),
         Index("task_listed", "opened_block", "position"),
-        _partial("task_open", "position", where="slots > 0"),
+        _partial("task_open", "position", where="slots > 0 AND NOT closed"),
+        _partial("task_filled", "position", where="slots = 0 OR closed"),
         _partial("task_audit_due", "audit_block", where="audited IS NULL AND audit_block IS NOT NULL"),
     )
 
     id: str = Field(primary_key=True)
     position: int = Field(unique=True)
-    shard_id: str = Field(foreign_key="shard.id")
+    shard: int = Field(foreign_key="shard.sequence", sa_type=BigInteger)
     rule_version: str
     opened_block: int
-    replication: int
+    copies: int
     slots: int
+    closed: bool = False
     audit_block: int | None = None  # the block after the first lease's; its hash draws
     audited: bool | None = None  # null until drawn
 
-    def noun(self, shard: ShardRow) -> Task:
-        return Task(shard=shard.noun(), rule_version=self.rule_version, opened_block=self.opened_block)
-
-    def view(self, shard: ShardRow) -> TaskView:
+    def view(self, task: Task) -> TaskView:
         return TaskView(
             id=self.id,
-            task=self.noun(shard),
+            task=task,
             position=self.position,
-            replication=self.replication,
-            open_slots=self.slots,
+            copies=self.copies,
+            open_slots=0 if self.closed else self.slots,
             audited=self.audited,
+            closed=self.closed,
         )
 
 
@@ -101,7 +168,11 @@ class LeaseRow(SQLModel, table=True):
         UniqueConstraint("task_id", "hotkey"),
         UniqueConstraint("task_id", "coldkey"),
         Index("lease_of_hotkey", "hotkey", "fencing"),
+        _partial("lease_held", "hotkey", "fencing", where="state = 'active'"),
         _partial("lease_expiring", "expires_at", where="state = 'active'"),
+        _partial("lease_active", "fencing", where="state = 'active'"),
+        _partial("lease_ended", "state", "fencing", where="state <> 'active'"),
+        _partial("lease_ended_of_hotkey", "hotkey", "state", "fencing", where="state <> 'active'"),
         {"sqlite_autoincrement": True},  # a fencing token is never used twice
     )
 
@@ -112,6 +183,7 @@ class LeaseRow(SQLModel, table=True):
     coldkey: str
     state: str
     audit: bool
+    draw_index: int  # which of the caller's draws at issued_block it was
     issued_at: int = _time()
     heartbeat_at: int = _time()
     expires_at: int = _time()
@@ -120,46 +192,64 @@ class LeaseRow(SQLModel, table=True):
     deadline_block: int
     progress: str = Field(default="{}", sa_type=Text)
 
-    def state_at(self, now: int) -> LeaseState:
-        """The state as time makes it, whether or not a write has yet recorded the expiry."""
-        if self.state == "active" and self.expires_at <= now:
-            return "expired"
-        return self.state  # type: ignore[return-value]
 
-    def noun(self, task: Task, now: int) -> Lease:
-        assert self.fencing is not None
-        return Lease(
-            id=self.id,
-            task=task,
-            hotkey=self.hotkey,
-            state=self.state_at(now),
-            fencing=self.fencing,
-            audit=self.audit,
-            issued_at=moment(self.issued_at),
-            heartbeat_at=moment(self.heartbeat_at),
-            expires_at=moment(self.expires_at),
-            deadline_at=moment(self.deadline_at),
-            issued_block=self.issued_block,
-            deadline_block=self.deadline_block,
-        )
+def state_at(lease: LeaseRow | Row[Any], now: int) -> LeaseState:
+    """The state as time makes it, whether or not a write has yet recorded the expiry."""
+    if lease.state == "active" and lease.expires_at <= now:
+        return "expired"
+    return cast(LeaseState, lease.state)
+
+
+def lease_noun(lease: LeaseRow | Row[Any], task: Task, now: int) -> Lease:
+    return Lease(
+        id=lease.id,
+        task=task,
+        hotkey=lease.hotkey,
+        state=state_at(lease, now),
+        fencing=cast(int, lease.fencing),
+        audit=lease.audit,
+        draw_index=lease.draw_index,
+        issued_at=moment(lease.issued_at),
+        heartbeat_at=moment(lease.heartbeat_at),
+        expires_at=moment(lease.expires_at),
+        deadline_at=moment(lease.deadline_at),
+        issued_block=lease.issued_block,
+        deadline_block=lease.deadline_block,
+    )
 
 
 class SubmissionRow(SQLModel, table=True):
+    """What a lease came to. Not `accepted`: it came when the task had no slot left; kept, but nobody pays for it.
+
+    `verdict` is what the validators that scored it say by weight of stake, null until one does. `canary_passed` tells
+    whether it agrees with an output that the server knew beforehand, null where it knew none.
+    """
+
     __tablename__ = "submission"
+    __table_args__ = (
+        Index("submission_of_task", "task_id", "hotkey"),
+        # Holds all that a miner's record sums up, so that the bodies are left unread.
+        Index("submission_of_hotkey", "hotkey", "sequence", "verdict", "records", "rows", "tokens"),
+    )
 
     sequence: int | None = Field(default=None, primary_key=True)
     lease_id: str = Field(foreign_key="lease.id", unique=True)
-    task_id: str = Field(foreign_key="task.id", index=True)
-    hotkey: str = Field(index=True)
+    task_id: str = Field(foreign_key="task.id")
+    hotkey: str
     submitted_at: int = _time()
     late: bool
+    accepted: bool
+    verdict: str | None = None
+    canary_passed: bool | None = None
     records: int = Field(sa_type=BigInteger)
     rows: int = Field(sa_type=BigInteger)
     tokens: int = Field(sa_type=BigInteger)
     body: str = Field(sa_type=Text)
 
     @classmethod
-    def of(cls, submission: Submission, lease: LeaseRow, *, submitted_at: int, late: bool) -> Self:
+    def of(
+        cls, submission: Submission, lease: LeaseRow | Row[Any], *, submitted_at: int, late: bool, accepted: bool
+    ) -> Self:
         manifest = submission.manifest
         return cls(
             lease_id=lease.id,
@@ -167,6 +257,7 @@ class SubmissionRow(SQLModel, table=True):
             hotkey=lease.hotkey,
             submitted_at=submitted_at,
             late=late,
+            accepted=accepted,
             records=manifest.records,
             rows=manifest.rows,
             tokens=manifest.tokens,
@@ -181,6 +272,8 @@ class SubmissionRow(SQLModel, table=True):
             hotkey=self.hotkey,
             submitted_at=moment(self.submitted_at),
             late=self.late,
+            accepted=self.accepted,
+            verdict=cast(Literal["pass", "fail"] | None, self.verdict),
             records=self.records,
             rows=self.rows,
             tokens=self.tokens,
@@ -190,28 +283,44 @@ class SubmissionRow(SQLModel, table=True):
 
 
 class SheetRow(SQLModel, table=True):
-    """A validator may score again, after a verdict of `none` for example; all its sheets are kept in order."""
+    """A validator may score again, after a verdict of `none` for example; all its sheets are kept in order.
+
+    `units` and `effect` (the mean) are the sheet's own, within what they can be at all: nobody's sums overflow.
+    """
 
     __tablename__ = "sheet"
+    __table_args__ = (
+        # Holds all that the leaderboard needs, so that the bodies are left unread.
+        Index("sheet_word", "task_id", "hotkey", "validator", "sequence", "outcome", "units", "effect"),
+        Index("sheet_of_hotkey", "hotkey", "sequence"),
+        Index("sheet_of_validator", "validator", "sequence"),
+        Index("sheet_of_validator_on_hotkey", "validator", "hotkey", "sequence"),
+    )
 
     sequence: int | None = Field(default=None, primary_key=True)
     digest: str = Field(unique=True)
-    task_id: str = Field(foreign_key="task.id", index=True)
-    hotkey: str = Field(index=True)
+    task_id: str = Field(foreign_key="task.id")
+    hotkey: str
     validator: str
+    stake: float  # of the validator when the sheet came in, in TAO
     outcome: str
+    units: float
+    effect: float | None = None  # bits per byte
     received_at: int = _time()
     body: str = Field(sa_type=Text)
 
     @classmethod
-    def of(cls, signed: SignedSheet, *, received_at: int) -> Self:
+    def of(cls, signed: SignedSheet, *, stake: float, received_at: int) -> Self:
         sheet = signed.sheet
         return cls(
             digest=sheet.digest(),
             task_id=sheet.task_id,
             hotkey=sheet.hotkey,
             validator=sheet.validator,
+            stake=stake,
             outcome=sheet.outcome,
+            units=min(max(sheet.units, 0.0), MAX_UNITS),
+            effect=None if sheet.effect is None else min(max(sheet.effect.mean, -MAX_EFFECT), MAX_EFFECT),
             received_at=received_at,
             body=signed.canonical().decode(),
         )
@@ -242,6 +351,88 @@ class ReleaseRow(SQLModel, table=True):
         )
 
 
+class AccountRow(SQLModel, table=True):
+    """What the server holds of one coldkey: all its hotkeys share one quota (task_server.quota) and one ban."""
+
+    __tablename__ = "account"
+
+    coldkey: str = Field(primary_key=True)
+    quota: int  # leases per day
+    allowance: float  # leases that may be taken now
+    refilled_at: int = _time()
+    streak: int = 0  # submissions that passed in a row
+    ban: str | None = None  # the reason
+
+
+class CanaryRow(SQLModel, table=True):
+    """A task whose output the server knows; nobody else is told which tasks these are."""
+
+    __tablename__ = "canary"
+
+    task_id: str = Field(primary_key=True, foreign_key="task.id")
+    manifest: str = Field(sa_type=Text)
+    set_at: int = _time()
+
+
+class OptOutRow(SQLModel, table=True):
+    """A domain whose pages are left out, with its sub-domains, of work leased from `since_block` on."""
+
+    __tablename__ = "opt_out"
+    __table_args__ = (_partial("opt_out_listed", "domain", where="until_block IS NULL", unique=True),)
+
+    sequence: int | None = Field(default=None, primary_key=True)
+    domain: str
+    reason: str
+    since_block: int
+    until_block: int | None = None
+    added_at: int = _time()
+
+    def view(self) -> OptOut:
+        return OptOut(
+            domain=self.domain, reason=self.reason, since_block=self.since_block, until_block=self.until_block
+        )
+
+
+class ApiKeyRow(SQLModel, table=True):
+    """An operator's key: only its sha256 is kept. `id` is the part that is shown."""
+
+    __tablename__ = "api_key"
+
+    id: str = Field(primary_key=True)
+    sha256: str
+    scopes: str  # separated by spaces
+    note: str
+    created_at: int = _time()
+    revoked_at: int | None = Field(default=None, sa_type=BigInteger)
+
+
+class EventRow(SQLModel, table=True):
+    """One link of the event chain (athena.audit): what changed, and the hash over it and all before it."""
+
+    __tablename__ = "event"
+
+    sequence: int = Field(primary_key=True, sa_type=BigInteger)
+    at: int = _time()
+    kind: str
+    body: str = Field(sa_type=Text)
+    hash: str
+
+    def view(self) -> LedgerEvent:
+        return LedgerEvent(
+            sequence=self.sequence, at=self.at, kind=self.kind, body=json.loads(self.body), hash=self.hash
+        )
+
+
+class EventHeadRow(SQLModel, table=True):
+    """The end of the event chain, in one row: whoever appends holds it until the commit."""
+
+    __tablename__ = "event_head"
+
+    id: int = Field(primary_key=True)
+    sequence: int = Field(sa_type=BigInteger)
+    hash: str
+
+
 class NonceRow(SQLModel, table=True):
     """A signed request that was accepted; kept for as long as its signature would still be fresh."""
 
@@ -252,11 +443,11 @@ class NonceRow(SQLModel, table=True):
 
 
 class IdempotencyRow(SQLModel, table=True):
-    """The reply that a write was given, kept in the transaction that made it true."""
+    """The reply that a write was given, kept in the transaction that made it true. `by`: see transaction.Asked."""
 
     __tablename__ = "idempotency"
 
-    hotkey: str = Field(primary_key=True)
+    by: str = Field(primary_key=True)
     key: str = Field(primary_key=True)
     digest: str
     reply: str = Field(sa_type=Text)

@@ -1,99 +1,150 @@
-"""One request, one transaction: a write and the reply under its idempotency key are stored together or not at all."""
+"""One request, one transaction: a write, its events and the reply under its idempotency key are stored together."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import BaseModel
-from sqlalchemy import delete
-from sqlmodel import Session, col
+from sqlalchemy import Connection, bindparam, delete, insert, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlmodel import SQLModel, col
 
-from athena.errors import BadInput
+from athena.errors import BadInput, Unauthorized
 from athena.events import EventLog
-from task_server.database import Database
-from task_server.tables import IdempotencyRow, LeaseRow, micros
+from athena.protocol import canonical_json
+from task_server.tables import IdempotencyRow, NonceRow, table_of
 
 if TYPE_CHECKING:
     from athena.chain.client import Neuron
 
 IDEMPOTENCY_SECONDS = 24 * 3600
+SECOND = 1_000_000
+"""In the unit of the tables' times."""
 
-Clock = Callable[[], datetime]
-Reply = TypeVar("Reply", bound=BaseModel)
+Clock = Callable[[], int]
+"""UTC microseconds since 1970."""
+Body = TypeVar("Body", bound=BaseModel)
 
 
-def utc_now() -> datetime:
-    return datetime.now(UTC)
+def utc_micros() -> int:
+    return time.time_ns() // 1000
 
 
 @dataclass(frozen=True)
-class Write:
-    """Who asks for a write, under which idempotency key, and the sha256 of what exactly was asked."""
+class Asked:
+    """Who asks (a hotkey, or an operator's key), under which idempotency key, and the sha256 of what exactly."""
 
-    caller: Neuron
+    by: str
     key: str
     digest: str
 
 
+@dataclass(frozen=True)
+class Write:
+    """A member's signed request; its signature is good for `nonce_ns` once."""
+
+    caller: Neuron
+    asked: Asked
+    nonce_ns: int
+
+
+@dataclass(frozen=True)
+class Reply(Generic[Body]):
+    """A reply in the very bytes that are kept under its idempotency key."""
+
+    kind: type[Body]
+    json: str
+
+    @cached_property
+    def value(self) -> Body:
+        return self.kind.model_validate_json(self.json)
+
+
 @dataclass
 class Transaction:
-    """An open transaction, its one reading of the clock (microseconds), and the events to emit once it is committed."""
+    """An open transaction, its one reading of the clock (microseconds), and what it changes.
 
-    session: Session
+    `changes` (kind, body, and the body's canonical JSON) go into the event chain with the commit; `notes` are for those
+    who watch, and emitted after it.
+    """
+
+    connection: Connection
     now: int
-    events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    changes: list[tuple[str, Mapping[str, Any], str]] = field(default_factory=list)
+    notes: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
 
-    def note(self, event: str, lease: LeaseRow, **fields: Any) -> None:
-        named = {"task": lease.task_id, "hotkey": lease.hotkey, "lease": lease.id, "fencing": lease.fencing}
-        self.events.append((event, {**named, **fields}))
+    def record(self, kind: str, **body: Any) -> None:
+        """A change of the ledger. Raises BadInput, in the act that is at fault, for what JSON cannot hold."""
+        self.changes.append((kind, body, canonical_json(body).decode()))
+        self.note(kind, **body)
+
+    def note(self, event: str, **fields: Any) -> None:
+        self.notes.append((event, fields))
+
+    def announce(self, events: EventLog) -> None:
+        for event, fields in self.notes:
+            events.emit(f"server.{event}", **fields)
+
+    def insert_new(self, row: type[SQLModel], **values: Any) -> bool:
+        """Inserts a row unless one with its key is there; whether it did."""
+        dialect = postgresql if self.connection.dialect.name == "postgresql" else sqlite
+        statement = _INSERT_NEW.get((dialect.__name__, row))
+        if statement is None:
+            statement = dialect.insert(table_of(row)).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
+            _INSERT_NEW[dialect.__name__, row] = statement
+        return self.connection.execute(statement, values).rowcount == 1
 
 
-class Transactions:
-    """Opens the ledger's transactions."""
+_INSERT_NEW: dict[tuple[str, type[SQLModel]], Any] = {}
 
-    def __init__(self, database: Database, clock: Clock, events: EventLog) -> None:
-        self._database = database
-        self._clock = clock
-        self._events = events
+_EARLIER = select(col(IdempotencyRow.digest), col(IdempotencyRow.reply)).where(
+    col(IdempotencyRow.by) == bindparam("asker"), col(IdempotencyRow.key) == bindparam("of_key")
+)
+_KEEP = insert(IdempotencyRow)
+_FORGET_REPLIES = delete(IdempotencyRow).where(col(IdempotencyRow.created_at) < bindparam("oldest"))
+_FORGET_NONCES = delete(NonceRow).where(col(NonceRow.nonce_ns) < bindparam("oldest_ns"))
 
-    @contextmanager
-    def begin(self) -> Iterator[Transaction]:
-        with self._database.write() as session:
-            tx = Transaction(session, micros(self._clock()))
-            yield tx
-        for event, fields in tx.events:
-            self._events.emit(event, **fields)
 
-    def once(self, write: Write, reply_type: type[Reply], act: Callable[[Transaction], Reply]) -> Reply:
-        """The reply of `act`, which runs at most once per caller and key; a repetition gets the first reply again.
+def spend(write: Write) -> Callable[[Transaction], None]:
+    """Spends a request's nonce. Raises Unauthorized when it was spent before."""
 
-        Raises BadInput when the key belongs to another request. An `act` that raises leaves no trace, so the same
-        request may be tried again under its key.
-        """
-        with self.begin() as tx:
-            earlier = tx.session.get(IdempotencyRow, (write.caller.hotkey, write.key))
-            if earlier is not None:
-                if earlier.digest != write.digest:
-                    raise BadInput("the idempotency key was used for another request", remedy="use a new key")
-                return reply_type.model_validate_json(earlier.reply)
-            reply = act(tx)
-            tx.session.add(
-                IdempotencyRow(
-                    hotkey=write.caller.hotkey,
-                    key=write.key,
-                    digest=write.digest,
-                    reply=reply.model_dump_json(),
-                    created_at=tx.now,
-                )
-            )
-        return reply
+    def first(tx: Transaction) -> None:
+        if not tx.insert_new(NonceRow, hotkey=write.caller.hotkey, nonce_ns=write.nonce_ns):
+            raise Unauthorized("the request was sent before", remedy="sign every attempt anew")
 
-    def forget(self) -> None:
-        """Drops idempotency records that no client retries any more."""
-        with self.begin() as tx:
-            oldest = tx.now - IDEMPOTENCY_SECONDS * 1_000_000
-            tx.session.execute(delete(IdempotencyRow).where(col(IdempotencyRow.created_at) < oldest))
+    return first
+
+
+def once(tx: Transaction, asked: Asked, kind: type[Body], act: Callable[[], Body]) -> Reply[Body]:
+    """The reply of `act`, which runs at most once per caller and key; a repetition gets the first reply again.
+
+    Raises BadInput when the key belongs to another request. An `act` that raises leaves no trace, so the same request
+    may be tried again under its key.
+    """
+    earlier = tx.connection.execute(_EARLIER, {"asker": asked.by, "of_key": asked.key}).first()
+    if earlier is not None:
+        if earlier.digest != asked.digest:
+            raise BadInput("the idempotency key was used for another request", remedy="use a new key")
+        return Reply(kind, earlier.reply)
+    reply = Reply(kind, act().model_dump_json())
+    tx.connection.execute(
+        _KEEP,
+        {
+            "by": asked.by,
+            "key": asked.key,
+            "digest": asked.digest,
+            "reply": reply.json,
+            "created_at": tx.now,
+        },
+    )
+    return reply
+
+
+def forget(tx: Transaction, nonce_window_seconds: float) -> None:
+    """Drops replies that no client retries any more, and nonces whose signatures are stale anyway."""
+    tx.connection.execute(_FORGET_REPLIES, {"oldest": tx.now - IDEMPOTENCY_SECONDS * SECOND})
+    tx.connection.execute(_FORGET_NONCES, {"oldest_ns": tx.now * 1000 - round(nonce_window_seconds * 1e9)})

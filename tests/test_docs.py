@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from athena import cli_records
 from athena.cli import app
 from athena.judge.rules import rules_of
 from athena.refine.recipe import load_recipe
@@ -18,6 +19,8 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 NODES = {"miner": MinerSettings, "validator": ValidatorSettings, "trainer": TrainerSettings}
 COMMANDS = {command.callback.__name__ for command in app.registered_commands}
+GROUPS = {group.typer_instance.info.name: group.typer_instance for group in app.registered_groups}
+QUERIES = [query.__name__ for query in cli_records.COMMANDS]
 
 
 @pytest.mark.parametrize("settings", [*NODES.values(), ImportSettings, TaskServerSettings])
@@ -30,19 +33,27 @@ def test_every_command_is_explained_and_in_the_readme():
     for command in app.registered_commands:
         assert command.callback.__doc__, command.callback.__name__
         assert re.search(rf"athena {command.callback.__name__}\b|make {command.callback.__name__}\b", README)
+    for name, group in GROUPS.items():
+        for command in group.registered_commands:
+            assert command.callback.__doc__, command.callback.__name__
+            assert re.search(rf"athena {name} {command.callback.__name__}\b", README)
 
 
 def test_the_readme_uses_options_that_exist():
     for command in re.findall(r"^ {4}athena (\w+) .*", README, re.MULTILINE):
-        assert command in COMMANDS, command
+        assert command in COMMANDS | GROUPS.keys(), command
     for role, settings in NODES.items():
         known = {f"--{name.replace('_', '-')}" for name in settings.model_fields}
         for line in re.findall(rf"^ +athena {role} (.*)$", README, re.MULTILINE):
             assert set(re.findall(r"--[\w-]+", line)) <= known, line
     for option in set(re.findall(r"--[\w-]+", " ".join(re.findall(r"athena server .*", README)))):
         assert option[2:].replace("-", "_") in ImportSettings.model_fields, option
-    for name in ("refine", "score", "download", "devchain", "demo"):
-        text = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}).output
+    for name in ("refine", "score", "download", "devchain", "demo", *QUERIES, "audit log", "audit draw"):
+        text = (
+            CliRunner()
+            .invoke(app, [*name.split(), "--help"], env={"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"})
+            .output
+        )
         for line in re.findall(rf"athena {name} .*", README):
             assert all(option in text for option in re.findall(r"--[\w-]+", line)), line
 

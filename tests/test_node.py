@@ -92,3 +92,17 @@ def test_contradicting_settings_are_refused_with_the_remedy():
     program = PROGRAM.format(error="BadInput", body="pass").replace("ws://127.0.0.1:1", "finney")
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 78 and "use hf://" in done.stderr
+
+
+def test_a_pause_is_as_long_as_the_service_asks_for(monkeypatch):
+    slept = []
+    monkeypatch.setattr("tenacity.nap.time.sleep", slept.append)
+    refusals = iter((7.0, 86_400.0))
+
+    def step():
+        for seconds in refusals:
+            raise RateLimited("not now", retry_after_seconds=seconds)
+        return "done"
+
+    assert patiently(step) == "done"
+    assert slept == [7.0, 300.0]

@@ -6,28 +6,43 @@ right to do anything (the caller asks for that by hotkey), nor a limit on size: 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Generator, Mapping
-from typing import Protocol
+from dataclasses import dataclass
 
 import httpx
 from bittensor import Wallet, http_auth
 from bittensor.sp_core import CRYPTO_SR25519
 
-from athena.chain.wallets import require_canonical
+from athena.chain.wallets import hotkey_of, require_canonical, verify
 from athena.errors import Unauthorized
 
-# How far a request's nonce (unix nanoseconds) may lie from the receiver's clock. A NonceStore may forget what is
-# older than their sum.
+# How far a request's nonce (unix nanoseconds) may lie from the receiver's clock: what is older than their sum need
+# not be remembered.
 MAX_AGE_SECONDS = 10.0
 MAX_SKEW_SECONDS = 2.0
 
+HEADER_REPLY_SIGNATURE = "X-Athena-Signature"
+HEADER_REQUEST_SIGNATURE = str(http_auth.HEADER_SIGNATURE)
 
-class NonceStore(Protocol):
-    """Remembers accepted requests for at least MAX_AGE_SECONDS + MAX_SKEW_SECONDS, across all workers of a server."""
+
+@dataclass(frozen=True)
+class Proof:
+    """Who signed a request, and the nonce that makes it unlike any other of that hotkey.
+
+    The signature alone does not stop a replay: whoever acts on the request must spend the nonce with it, in the same
+    transaction, and refuse one that was spent.
+    """
+
+    hotkey: str
+    nonce_ns: int
+
+
+class _SpentLater:
+    """A nonce store that accepts everything: see Proof."""
 
     def check_and_store(self, hotkey: str, nonce_ns: int) -> bool:
-        """True, and remembered, the first time that `hotkey` uses `nonce_ns`; False ever after. Atomic."""
-        ...
+        return True
 
 
 class RequestSigner(httpx.Auth):
@@ -55,13 +70,11 @@ class RequestSigner(httpx.Auth):
         yield request
 
 
-def verify_request(
-    headers: Mapping[str, str], body: bytes, *, method: str, target: str, receiver: str, nonces: NonceStore
-) -> str:
-    """The hotkey that signed this very request to `receiver`, within the time window and for the first time.
+def verify_request(headers: Mapping[str, str], body: bytes, *, method: str, target: str, receiver: str) -> Proof:
+    """Who signed this very request to `receiver`, within the time window.
 
     `target` is the request target as received, path and query still escaped (ASGI's `raw_path`); `body` the raw
-    bytes. Raises Unauthorized, with a text that is safe to send back. `nonces` is written only once all else holds.
+    bytes. Raises Unauthorized, with a text that is safe to send back.
     """
     try:
         caller = http_auth.verify(
@@ -72,7 +85,7 @@ def verify_request(
             self_hotkey_ss58=receiver,
             max_age=MAX_AGE_SECONDS,
             allowed_skew=MAX_SKEW_SECONDS,
-            nonce_store=nonces,
+            nonce_store=_SpentLater(),
         )
     except http_auth.StaleRequest as error:
         raise Unauthorized(str(error), remedy="set this machine's clock (NTP)") from error
@@ -80,5 +93,32 @@ def verify_request(
         raise Unauthorized(str(error)) from error
     if caller.crypto_type != CRYPTO_SR25519:
         raise Unauthorized("requests are signed with sr25519 hotkeys only")
+    if not 0 <= caller.nonce_ns < 2**63:
+        raise Unauthorized("the nonce is no time")
     require_canonical(caller.hotkey_ss58)
-    return str(caller.hotkey_ss58)
+    return Proof(str(caller.hotkey_ss58), caller.nonce_ns)
+
+
+class ReplySigner:
+    """Signs what a server answers to signed requests, with its hotkey."""
+
+    def __init__(self, wallet: Wallet) -> None:
+        self._keypair = wallet.hotkey  # kept: the wallet reads its file at every access
+        self.hotkey = hotkey_of(wallet)
+
+    def sign(self, request_signature: str, status: int, body: bytes) -> str:
+        """The value of HEADER_REPLY_SIGNATURE: 128 hex characters."""
+        return bytes(self._keypair.sign(_reply_bytes(self.hotkey, request_signature, status, body))).hex()
+
+
+def verify_reply(signature: str | None, body: bytes, *, request_signature: str, status: int, server: str) -> None:
+    """Raises Unauthorized unless `server` signed this answer to the request that bore `request_signature`."""
+    if signature is None:
+        raise Unauthorized(f"the reply is not signed by {server}", remedy="check the task server's address")
+    verify(server, _reply_bytes(server, request_signature, status, body), signature)
+
+
+def _reply_bytes(server: str, request_signature: str, status: int, body: bytes) -> bytes:
+    """The request's signature stands for all of the request: its method, path, body, nonce and both hotkeys."""
+    digest = hashlib.sha256(body).hexdigest()
+    return "\n".join(("athena-reply/1", server, request_signature, str(status), digest)).encode()

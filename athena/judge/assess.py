@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -25,10 +25,12 @@ from athena.judge.evidence import Case, Evidence, Rival, Rows
 from athena.judge.form import dataset_folder
 from athena.judge.rules import Rules
 from athena.judge.verdicts import failed, guarded, passed
+from athena.optout import LeftOut, left_out
 from athena.protocol import Arm, ScoreSheet, Verdict
 from athena.refine.manifest import ROW_SCHEMA
 from athena.refine.recipe import Recipe, load_recipe
 from athena.refine.run import refine_warc
+from athena.wire import OptOut
 
 __all__ = ["Bench", "Case", "Rival", "assess", "dataset_folder"]
 
@@ -47,7 +49,8 @@ PROXY = "proxy"
 class Bench:
     """A validator's instruments. `validator` is its hotkey; `workdir` keeps all that a restart would have to redo.
 
-    `workers` train proxy models; whoever makes a bench closes it. Without workers nothing is compared.
+    `workers` train proxy models; whoever makes a bench closes it. Without workers nothing is compared. `opt_outs`
+    gives the list of domains that asked to be left out, as the task server tells it now.
     """
 
     hub: Hub
@@ -58,6 +61,7 @@ class Bench:
     workdir: Path
     events: EventLog
     workers: ProxyWorkers | None = field(default_factory=ProxyWorkers)
+    opt_outs: Callable[[], Sequence[OptOut]] = tuple
 
     def close(self) -> None:
         if self.workers is not None:
@@ -71,13 +75,13 @@ class Bench:
     def raw_recipe(self) -> Recipe:
         return load_recipe(self.rules.raw_recipe)
 
-    def refined(self, path: str, recipe: Recipe) -> Rows:
+    def refined(self, path: str, recipe: Recipe, left_out: LeftOut) -> Rows:
         """The rows that a recipe makes of a WARC file; kept on disk. Raises what the crawl raises."""
-        name = hashlib.sha256(f"{recipe.hash} {path}".encode()).hexdigest()
+        name = hashlib.sha256(f"{recipe.hash} {left_out.digest} {path}".encode()).hexdigest()
         file = self.workdir / "refined" / f"{name}.parquet"
         if not file.exists():
             sink = io.BytesIO()
-            pq.write_table(refine_warc(path, recipe, self.crawl).table, sink)
+            pq.write_table(refine_warc(path, recipe, self.crawl, left_out=left_out).table, sink)
             write_file(file, sink.getvalue())
         return Rows(pq.read_table(file))
 
@@ -140,13 +144,14 @@ class _Assessment:
 
     def _open(self) -> Evidence:
         """The evidence, once the form gate passed."""
-        bench, opened = self._bench, list[form.Opened]()
+        bench, opened, excluded = self._bench, list[form.Opened](), list[LeftOut]()
 
         def check() -> Verdict:
             try:
                 opened.append(form.open_dataset(self._case, bench.hub, bench.workdir, bench.rules.gates))
             except (BadInput, NotFound) as error:
                 return failed(form.GATE, error.message)
+            excluded.append(left_out(bench.opt_outs(), self._case.issued_block))
             return passed(form.GATE, rows=opened[0].manifest.rows)
 
         self._take(guarded(form.GATE, check))
@@ -158,7 +163,8 @@ class _Assessment:
             crawl=bench.crawl,
             pack=bench.pack,
             canonical_recipe=bench.canonical_recipe,
-            refined=lambda path: bench.refined(path, bench.canonical_recipe),
+            left_out=excluded[0],
+            refined=lambda path: bench.refined(path, bench.canonical_recipe, excluded[0]),
             rival_rows=bench.rival_rows,
         )
 
@@ -167,7 +173,7 @@ class _Assessment:
         bench = self._bench
         self._comparison = compare(
             evidence,
-            raw=lambda path: bench.refined(path, bench.raw_recipe),
+            raw=lambda path: bench.refined(path, bench.raw_recipe, evidence.left_out),
             workers=workers,
             folder=bench.workdir / "arms",
             finished=self._arm_done,

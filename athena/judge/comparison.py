@@ -96,7 +96,8 @@ class _Shelf:
     def shared(self, kind: str, what: str, texts: Callable[[], Sequence[str]]) -> Text:
         """The validator's own text of a kind, made once for all cases of the shard."""
         evidence = self._evidence
-        decided_by = f"{kind} {what} {evidence.canonical_recipe.hash} {evidence.pack.hash} {evidence.rules}"
+        decided_by = f"{kind} {what} {evidence.canonical_recipe.hash} {evidence.left_out.digest} "
+        decided_by += f"{evidence.pack.hash} {evidence.rules}"
         file = self._folder / f"{hashlib.sha256(decided_by.encode()).hexdigest()}.text.json"
         if file.exists():
             return Text.model_validate_json(file.read_bytes())

@@ -1,4 +1,4 @@
-"""Gate 5: evaluation text, and people's addresses, in the set."""
+"""Gate 5: evaluation text, people's addresses, and pages of domains that opted out, in the set."""
 
 from __future__ import annotations
 
@@ -21,12 +21,17 @@ _IPV4 = re.compile(r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d.])")
 
 
 def check(evidence: Evidence) -> Verdict:
-    """Share of rows that quote the evaluation pack, and of rows with unmasked addresses.
+    """Pages that had to be left out, share of rows that quote the evaluation pack, and of rows with unmasked addresses.
+
+    No row may come from a domain that had opted out when the task was leased: its miner could know.
 
     Quotations happen on the honest web: the share may be as high as `max_contaminated_share`, or twice what canonical
     work on the drawn WARC file shows. Rows that quote are left out of the proxy's arms either way.
     """
     rules = evidence.rules.gates
+    opted_out = [url for url in evidence.rows.urls() if evidence.left_out.covers(url)]
+    if opted_out:
+        return failed(GATE, "pages of domains that opted out", rows=len(opted_out), urls=opted_out[:3])
     leaked = held_out(evidence.pack)
     texts = list(evidence.rows.texts())
     share = _share(quotes(text, leaked, rules.leaked_ngrams) for text in texts)

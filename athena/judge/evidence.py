@@ -16,6 +16,7 @@ from athena import draw
 from athena.crawl import Crawl
 from athena.evalpack import EvalPack
 from athena.judge.rules import Rules
+from athena.optout import LeftOut
 from athena.protocol import Commitment, Hotkey, Manifest, Noun, Task
 from athena.refine.recipe import Recipe
 
@@ -104,6 +105,11 @@ class Rows:
         for batch in self.table.select(["text"]).to_batches(max_chunksize=1024):
             yield from batch.column("text").to_pylist()
 
+    def urls(self) -> Iterator[str]:
+        """All addresses in file order."""
+        for batch in self.table.select(["url"]).to_batches(max_chunksize=1024):
+            yield from batch.column("url").to_pylist()
+
     def of_warc(self, path: str) -> Rows:
         return Rows(self.table.filter(pc.equal(self.table["warc_path"], path)))
 
@@ -118,7 +124,8 @@ class Rows:
 class Evidence:
     """Everything that a gate may use. What costs much is made once, when first asked for.
 
-    `refined(path)` are the validator's own canonical rows of a WARC file; it raises Unavailable where the crawl does
+    `left_out` are the domains that the miner had to leave out. `refined(path)` are the validator's own canonical rows
+    of a WARC file, without them; it raises Unavailable where the crawl does
     not answer, as does everything here that is built on it.
     """
 
@@ -129,6 +136,7 @@ class Evidence:
     crawl: Crawl
     pack: EvalPack
     canonical_recipe: Recipe
+    left_out: LeftOut
     refined: Callable[[str], Rows]
     rival_rows: Callable[[Rival], Rows]
 

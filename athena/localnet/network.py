@@ -108,6 +108,9 @@ class Localnet:
             "ATHENA_SERVER_RULE_VERSION": RULE_VERSION,
             "ATHENA_SERVER_REPLICATION": str(len(self.recipes)),
             "ATHENA_SERVER_BLOCK_SECONDS": str(BLOCK_SECONDS),
+            "ATHENA_SERVER_NEW_MINER_COPIES": "0",  # every miner gets every task anyway
+            "ATHENA_SERVER_INITIAL_QUOTA": "1000",
+            "ATHENA_SERVER_REQUESTS_PER_MINUTE": "60000",  # all nodes ask from one address
             "ATHENA_SERVER_REFRESH_SECONDS": "1",
             "ATHENA_SERVER_MEMBERSHIP_AGE_SECONDS": "60",
             "ATHENA_SERVER_LEASE_SECONDS": "120",

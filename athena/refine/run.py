@@ -18,6 +18,7 @@ from athena.crawl import Crawl
 from athena.durable import finish, sha256_of, write_file
 from athena.errors import BadInput, TooLarge
 from athena.events import EventLog
+from athena.optout import NOTHING_LEFT_OUT, LeftOut
 from athena.protocol import FileEntry, Manifest, Task, merkle_root
 from athena.refine.manifest import DATA_FILE, MANIFEST_FILE, ROW_SCHEMA, leaves, parquet_writer
 from athena.refine.minhash import Signature, first_of_each
@@ -26,6 +27,7 @@ from athena.refine.records import read_records
 
 DUPLICATE = "duplicate"
 NOT_A_WARC = "not-a-warc"
+OPTED_OUT = "opted-out"
 _BEAT_SECONDS = 1.0
 
 Heartbeat = Callable[[dict[str, int]], None]
@@ -48,12 +50,21 @@ def _silent(_: dict[str, int]) -> None:
     pass
 
 
-def refine_warc(path: str, recipe: Recipe, crawl: Crawl, *, heartbeat: Heartbeat = _silent) -> WarcResult:
+def refine_warc(
+    path: str,
+    recipe: Recipe,
+    crawl: Crawl,
+    *,
+    left_out: LeftOut = NOTHING_LEFT_OUT,
+    heartbeat: Heartbeat = _silent,
+) -> WarcResult:
     """One WARC, near-duplicates inside it removed. A file that is no WARC yields no rows and one `not-a-warc`.
+
+    Pages that are `left_out` are not looked at, whatever the recipe: they count as `opted-out`.
 
     Raises what the crawl raises: NotFound, Unavailable, TooLarge.
     """
-    result = _refine_pages(path, recipe, crawl, heartbeat)
+    result = _refine_pages(path, recipe, crawl, left_out, heartbeat)
     kept = np.array(first_of_each(_signatures(result.table)), dtype=bool)
     rejected = Counter(result.rejected)
     rejected[DUPLICATE] += int((~kept).sum())
@@ -68,9 +79,12 @@ def refine_task(
     out: Path,
     *,
     events: EventLog,
+    left_out: LeftOut = NOTHING_LEFT_OUT,
     heartbeat: Heartbeat = _silent,
 ) -> Manifest:
     """Refines a task's shard into `out` (data.parquet, then manifest.json) and returns the manifest.
+
+    Pages that are `left_out` are not looked at, as in `refine_warc`.
 
     Killed at any moment and called again, it goes on after the last finished WARC and ends with the same bytes. The
     finished WARCs wait in a folder beside `out`, named `<out>.parts`. `heartbeat` gets the counts so far about every
@@ -79,7 +93,7 @@ def refine_task(
     finished = _finished(out, task, hotkey, recipe)
     if finished is not None:
         return finished
-    parts = _Parts.open(out, task, recipe)
+    parts = _Parts.open(out, task, recipe, left_out)
     done = parts.done()
     if done:
         events.emit("refine.resumed", task=task.id, warcs=len(done), of=len(task.shard.warc_paths))
@@ -87,7 +101,7 @@ def refine_task(
     for index, path in enumerate(task.shard.warc_paths):
         if index not in done:
             events.emit("refine.warc.start", task=task.id, warc=path)
-            result = _refine_pages(path, recipe, crawl, lambda now: heartbeat(dict(progress + Counter(now))))
+            result = _refine_pages(path, recipe, crawl, left_out, lambda now: heartbeat(dict(progress + Counter(now))))
             parts.store(index, result)
         counts = parts.counts(index)
         progress.update(records=counts.records, rows=counts.rows, warcs=1)
@@ -102,7 +116,7 @@ def refine_task(
     return manifest
 
 
-def _refine_pages(path: str, recipe: Recipe, crawl: Crawl, heartbeat: Heartbeat) -> WarcResult:
+def _refine_pages(path: str, recipe: Recipe, crawl: Crawl, left_out: LeftOut, heartbeat: Heartbeat) -> WarcResult:
     """Every page of a WARC through the recipe, duplicates still inside."""
     rejected: Counter[str] = Counter()
     documents: list[Document] = []
@@ -110,7 +124,7 @@ def _refine_pages(path: str, recipe: Recipe, crawl: Crawl, heartbeat: Heartbeat)
     with crawl.open(path) as stream:
         try:
             for record in read_records(stream, path, rejected):
-                result = recipe.process(record)
+                result = Rejected(OPTED_OUT) if left_out.covers(record.url) else recipe.process(record)
                 if isinstance(result, Rejected):
                     rejected[result.reason] += 1
                 else:
@@ -149,10 +163,10 @@ class _Parts:
     folder: Path
 
     @classmethod
-    def open(cls, out: Path, task: Task, recipe: Recipe) -> _Parts:
-        """The parts beside `out`; what another task or recipe left there is removed."""
+    def open(cls, out: Path, task: Task, recipe: Recipe, left_out: LeftOut) -> _Parts:
+        """The parts beside `out`; what another task, recipe or opt-out list left there is removed."""
         folder = out.with_name(f"{out.name}.parts")
-        identity = json.dumps({"task": task.id, "recipe": recipe.hash}).encode()
+        identity = json.dumps({"task": task.id, "recipe": recipe.hash, "left_out": left_out.digest}).encode()
         job = folder / "job.json"
         if not job.exists() or job.read_bytes() != identity:
             shutil.rmtree(folder, ignore_errors=True)

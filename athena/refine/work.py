@@ -20,6 +20,7 @@ from athena.durable import write_file
 from athena.errors import AthenaError, Conflict, NotFound
 from athena.events import EventLog
 from athena.hub import Hub
+from athena.optout import left_out
 from athena.protocol import Commitment, DatasetRef, Lease, Manifest, Submission
 from athena.refine.recipe import Recipe
 from athena.refine.run import refine_task
@@ -94,14 +95,17 @@ class Workshop:
         folder = self.folder / lease.task.id
         with Heart(self.ledger, lease) as heart:
             self.events.emit("miner.refining", task=lease.task.id, lease=lease.id)
+            excluded = left_out(self.ledger.opt_outs(), lease.issued_block)
             manifest = refine_task(
                 lease.task, self.hotkey, self.recipe, self.crawl, folder / "dataset",
-                events=self.events, heartbeat=heart.report,
+                events=self.events, left_out=excluded, heartbeat=heart.report,
             )  # fmt: skip
             dataset = self._publish(folder, lease, manifest)
             heart.report({"rows": manifest.rows})
             self._commit(folder, lease, dataset)
-            self.ledger.submit(Submission(lease_id=lease.id, fencing=lease.fencing, dataset=dataset, manifest=manifest))
+            done = Submission(lease_id=lease.id, fencing=lease.fencing, dataset=dataset, manifest=manifest)
+            if not self.ledger.submit(done).accepted:
+                log.warning("task %s: the submission came too late, and is not paid", lease.task.id)
         self.events.emit(
             "miner.submitted", task=lease.task.id, lease=lease.id, records=manifest.records, rows=manifest.rows,
             tokens=manifest.tokens, rejected=manifest.rejected,

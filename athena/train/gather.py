@@ -19,6 +19,7 @@ from athena.evalpack import EvalPack
 from athena.events import EventLog
 from athena.hub import Hub
 from athena.judge.words import overlap_ngrams
+from athena.optout import NOTHING_LEFT_OUT, LeftOut
 from athena.protocol import DatasetRef, Hex64, Noun
 from athena.refine.manifest import DATA_FILE, Dataset, Limits, load_dataset
 from athena.refine.minhash import signature
@@ -57,8 +58,11 @@ def gather(
     shelf: Path,
     into: Path,
     events: EventLog,
+    left_out: LeftOut = NOTHING_LEFT_OUT,
 ) -> MixtureInfo:
     """Fetches `datasets` (in canonical order) below `shelf`, chooses documents, leaves them in `into`.
+
+    Pages that are `left_out` by now are not trained on, whenever they were refined.
 
     A dataset that is gone, or not what its miner committed to, is left out with its reason. Raises NotFound when
     nothing is left to train on, and Unavailable when a service fails: the same call goes on later.
@@ -70,7 +74,7 @@ def gather(
     for index, dataset in enumerate(datasets):
         try:
             rows = _rows(fetch_dataset(dataset, hub, shelf))
-            found += candidates(index, dataset.hotkey, rows, held_out, dropped)
+            found += candidates(index, dataset.hotkey, rows, held_out, left_out, dropped)
         except (BadInput, NotFound) as error:
             log.warning("dataset %s left out: %s", dataset.dataset, error)
             events.emit("train.refused", dataset=str(dataset.dataset), hotkey=dataset.hotkey, reason=str(error))
@@ -125,7 +129,7 @@ def _folder(ref: DatasetRef, shelf: Path) -> Path:
 def _rows(dataset: Dataset) -> Iterator[dict[str, Any]]:
     """What the mixture decides by. Rows without a MinHash signature get one: a recipe may leave it out."""
     _check_signatures(dataset)
-    columns = ["text", "warc_path", "warc_offset", "token_count", "minhash"]
+    columns = ["text", "url", "warc_path", "warc_offset", "token_count", "minhash"]
     for batch in dataset.table.select(columns).to_batches(max_chunksize=_ROWS_PER_GROUP):
         for row in batch.to_pylist():
             yield row if row["minhash"] is not None else {**row, "minhash": signature(row["text"])}

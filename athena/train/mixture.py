@@ -17,6 +17,7 @@ import xxhash
 from pydantic import Field
 
 from athena.judge.words import overlap_ngrams
+from athena.optout import LeftOut
 from athena.protocol import DatasetRef, Hex32, Hotkey, Noun
 from athena.refine.minhash import buckets
 
@@ -68,10 +69,21 @@ def canonical_order(datasets: Iterable[AcceptedDataset]) -> list[AcceptedDataset
 
 
 def candidates(
-    dataset: int, hotkey: str, rows: Iterable[Mapping[str, Any]], held_out: frozenset[int], dropped: Counter[str]
+    dataset: int,
+    hotkey: str,
+    rows: Iterable[Mapping[str, Any]],
+    held_out: frozenset[int],
+    left_out: LeftOut,
+    dropped: Counter[str],
 ) -> Iterator[Candidate]:
-    """The rows of one dataset that share no 13-gram with `held_out`; the others are counted in `dropped`."""
+    """The rows of one dataset that nobody asked to leave out, and that share no 13-gram with `held_out`.
+
+    The others are counted in `dropped`.
+    """
     for number, row in enumerate(rows):
+        if left_out.covers(row["url"]):
+            dropped["opted out"] += 1
+            continue
         text: str = row["text"]
         if not held_out.isdisjoint(overlap_ngrams(text)):
             dropped["contaminated"] += 1

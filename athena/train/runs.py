@@ -24,6 +24,7 @@ from athena.evaluate import evaluate
 from athena.evaluation import Evaluation
 from athena.events import EventLog
 from athena.hub import Hub
+from athena.optout import NOTHING_LEFT_OUT, LeftOut
 from athena.protocol import Noun
 from athena.train.checkpoint import save_model
 from athena.train.folders import staged
@@ -59,6 +60,8 @@ class RunInputs(Noun):
 
     settings: RunSettings
     datasets: tuple[AcceptedDataset, ...]
+    left_out: tuple[str, ...] = ()
+    """Domains whose pages are not trained on."""
 
 
 class TrainerRun:
@@ -77,14 +80,15 @@ class TrainerRun:
         """Whether the run's data is decided: `run` then takes no more."""
         return (self.folder / INPUTS).exists()
 
-    def run(self, accepted: Iterable[AcceptedDataset]) -> Trained:
+    def run(self, accepted: Iterable[AcceptedDataset], left_out: LeftOut = NOTHING_LEFT_OUT) -> Trained:
         """All stages that are not done yet.
 
-        `accepted` counts at the first call only. Raises NotFound when there is nothing to train on, Conflict when the
-        folder holds a run of other settings, Unavailable when a service failed (call again), Diverged.
+        `accepted` and `left_out` count at the first call only. Raises NotFound when there is nothing to train on,
+        Conflict when the folder holds a run of other settings, Unavailable when a service failed (call again),
+        Diverged.
         """
         torch.set_num_threads(1)  # bit-equal reruns, and threads that wait for each other cost 5x on a shared machine
-        inputs = self._begin(accepted)
+        inputs = self._begin(accepted, left_out)
         mixture, tokenizer, tokens = (self.folder / name for name in ("mixture", "tokenizer", "tokens"))
         initial, checkpoints = self.folder / "initial", self.folder / "checkpoints"
         self._stage("mixture", mixture, lambda: self._mix(inputs, mixture))
@@ -118,7 +122,7 @@ class TrainerRun:
         log.info("%s: %s done in %.1f s", self.folder.name, name, seconds)
         self._events.emit("train.stage", stage=name, state="done", seconds=seconds)
 
-    def _begin(self, accepted: Iterable[AcceptedDataset]) -> RunInputs:
+    def _begin(self, accepted: Iterable[AcceptedDataset], left_out: LeftOut) -> RunInputs:
         file = self.folder / INPUTS
         if self.begun:
             inputs = _read(file, RunInputs)
@@ -128,7 +132,7 @@ class TrainerRun:
         datasets = tuple(d for d in canonical_order(accepted) if d.incentive > 0)
         if not datasets:
             raise NotFound("no dataset is accepted yet", remedy="wait until validators have set weights for a miner")
-        inputs = RunInputs(settings=self.settings, datasets=datasets)
+        inputs = RunInputs(settings=self.settings, datasets=datasets, left_out=tuple(sorted(left_out.domains)))
         write_file(file, inputs.canonical())
         return inputs
 
@@ -138,7 +142,10 @@ class TrainerRun:
             max_tokens=self.preset.training_tokens,
             max_miner_share=self.settings.max_miner_share,
         )
-        info = gather(inputs.datasets, rules, self._pack, self._hub, self.folder / "datasets", mixture, self._events)
+        info = gather(
+            inputs.datasets, rules, self._pack, self._hub, self.folder / "datasets", mixture, self._events,
+            LeftOut(frozenset(inputs.left_out)),
+        )  # fmt: skip
         self._events.emit("train.mixture", documents=info.documents, tokens=info.tokens_by_hotkey, dropped=info.dropped)
 
     def _train_tokenizer(self, mixture: Path, tokenizer: Path) -> None:

@@ -21,6 +21,7 @@ from athena.hub import open_hub
 from athena.judge.arms import ProxyWorkers
 from athena.judge.assess import Bench, Case, Rival, assess, dataset_folder
 from athena.judge.rules import GateRules, PayRules, ProxyRules, Rules
+from athena.optout import NOTHING_LEFT_OUT, LeftOut
 from athena.protocol import Commitment, DatasetRef, FileEntry, Manifest, RecipeRef, ScoreSheet, Shard, Task, merkle_root
 from athena.refine.manifest import ROW_SCHEMA, leaves, parquet_writer
 from athena.refine.recipe import load_recipe
@@ -120,10 +121,13 @@ class World:
     rows: tuple[dict, ...]
     events: Path
 
-    def refine(self, recipe: str, hotkey: str = "alice", task: Task | None = None) -> list[dict]:
-        out = self.root / "refined" / f"{recipe}-{hotkey}-{(task or self.task).id}"
+    def refine(
+        self, recipe: str, hotkey: str = "alice", task: Task | None = None, left_out: LeftOut = NOTHING_LEFT_OUT
+    ) -> list[dict]:
+        task = task or self.task
+        out = self.root / "refined" / f"{recipe}-{hotkey}-{task.id}-{left_out.digest[:8]}"
         manifest = refine_task(
-            task or self.task, HOTKEYS[hotkey], load_recipe(recipe), self.bench.crawl, out, events=EventLog(None)
+            task, HOTKEYS[hotkey], load_recipe(recipe), self.bench.crawl, out, events=EventLog(None), left_out=left_out
         )
         assert manifest.rows
         return pa.parquet.read_table(out / "data.parquet").to_pylist()

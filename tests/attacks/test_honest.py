@@ -1,10 +1,15 @@
 """Honest work passes every gate, whatever the recipe, and is paid by what a model learns from it."""
 
+from urllib.parse import urlsplit
+
 import pytest
 
+from athena.errors import Unavailable
 from athena.events import read_events
 from athena.judge.weights import judged, pay
+from athena.optout import LeftOut
 from athena.protocol import canonical_json
+from athena.wire import OptOut
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:spacy", "ignore::DeprecationWarning:weasel")
 
@@ -20,6 +25,29 @@ def test_canonical_work_passes_with_full_units(world, canonical):
     names = {arm.name for arm in sheet.arms}
     assert names == {"canonical", "miner", "canary-raw", "canary-shuffled"}
     assert canonical_json(sheet.model_dump(mode="json"))
+
+
+def test_domains_that_opted_out_are_left_out_by_miner_and_validator_alike(world, canonical):
+    """Who leaves them out passes as canonical; who does not, fails, but only for what was known at the lease."""
+    domain = urlsplit(world.rows[0]["url"]).hostname
+    entries = (OptOut(domain=domain, reason="take-down", since_block=100),)
+    without = world.refine("fineweb-1", left_out=LeftOut(frozenset({domain})))
+    assert 0 < len(without) < len(world.rows)
+    sheet = world.judge(world.publish(without, recipe=canonical), opt_outs=lambda: entries)
+    assert sheet.outcome == "pass" and sheet.yield_ratio == 1.0, sheet.gates
+    careless = world.publish(list(world.rows))
+    sheet = world.judge(careless, opt_outs=lambda: entries)
+    assert (sheet.outcome, sheet.gates[-1].gate) == ("fail", "contamination")
+    assert sheet.gates[-1].reason == "pages of domains that opted out"
+    later = (OptOut(domain=domain, reason="take-down", since_block=careless.issued_block + 1),)
+    assert world.judge(careless, opt_outs=lambda: later).outcome == "pass"
+
+
+def test_no_verdict_while_the_opt_out_list_is_out_of_reach(world, canonical):
+    def unreachable():
+        raise Unavailable("no task server")
+
+    assert world.judge(world.publish(list(world.rows)), opt_outs=unreachable).outcome == "none"
 
 
 def test_judging_again_trains_nothing_and_finds_the_same(world, canonical):

@@ -12,6 +12,7 @@ from athena.hub import open_hub
 from athena.protocol import Commitment, Lease, Manifest, RecipeRef, Shard, Task
 from athena.refine import work
 from athena.refine.work import Heart, Workshop
+from athena.wire import OptOut
 
 HOTKEY = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY"
 TASK = Task(shard=Shard(crawl="CC-MAIN-2026-43", warc_paths=("a.warc.gz",)), rule_version="demo-1", opened_block=1)
@@ -40,6 +41,9 @@ class FakeLedger:
     def __init__(self):
         self.submitted, self.fails, self.cancel = [], 0, False
 
+    def opt_outs(self):
+        return (OptOut(domain="gone.example", reason="", since_block=1),)
+
     def heartbeat(self, lease, progress):
         return SimpleNamespace(cancel=self.cancel)
 
@@ -48,6 +52,7 @@ class FakeLedger:
             self.fails -= 1
             raise Unavailable("no server")
         self.submitted.append(submission)
+        return SimpleNamespace(accepted=True)
 
 
 def a_lease(term_seconds=60.0):
@@ -64,7 +69,8 @@ def workshop(tmp_path, monkeypatch):
     """A workshop whose refinery writes a small finished dataset; everything after it is real or a fake service."""
     refined = []
 
-    def refine(task, hotkey, recipe, crawl, out, *, events, heartbeat):
+    def refine(task, hotkey, recipe, crawl, out, *, events, left_out, heartbeat):
+        assert left_out.covers("https://gone.example/")
         heartbeat({"records": 1})
         refined.append(out)
         out.mkdir(parents=True, exist_ok=True)

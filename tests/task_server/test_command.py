@@ -55,7 +55,7 @@ def test_a_wrong_setting_ends_with_a_remedy(monkeypatch, environment, caplog):
     for arguments, message in (
         (["run", "--lease-seconds", "10", "--deadline-seconds", "5"], "longer than deadline_seconds"),
         (["run", "--wallet", "nobody"], "btcli wallet new-hotkey"),
-        (["import", "--crawl", "../etc"], "crawl"),
+        (["import", "../etc"], "crawl"),
     ):
         caplog.clear()
         monkeypatch.setattr(sys, "argv", ["task_server", *arguments])

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from athena.judge.words import overlap_ngrams
+from athena.optout import NOTHING_LEFT_OUT, LeftOut
 from athena.protocol import DatasetRef
 from athena.train.mixture import (
     AcceptedDataset,
@@ -138,14 +139,24 @@ def test_another_seed_draws_other_documents():
     assert rows[1] != rows[2]
 
 
+def row(text, offset, **fields):
+    place = {"url": f"https://site.example/{offset}", "warc_path": "a", "warc_offset": offset, "token_count": 5}
+    return {"text": text, **place, **fields}
+
+
+def test_documents_of_domains_that_opted_out_are_left_out():
+    rows = [row("one", 1), row("two", 2, url="https://www.gone.example/2"), row("three", 3)]
+    dropped: Counter[str] = Counter()
+    excluded = LeftOut(frozenset({"gone.example"}))
+    assert [d.row for d in candidates(0, "alice", rows, frozenset(), excluded, dropped)] == [0, 2]
+    assert dropped == {"opted out": 1}
+
+
 def test_documents_that_hold_a_test_are_left_out():
     held_out = "the quick brown fox jumps over the lazy dog and then runs away from here"
-    rows = [
-        {"text": f"before. THE quick {held_out[9:]} after", "warc_path": "a", "warc_offset": 1, "token_count": 5},
-        {"text": "nothing of the kind", "warc_path": "a", "warc_offset": 2, "token_count": 5},
-    ]
+    rows = [row(f"before. THE quick {held_out[9:]} after", 1), row("nothing of the kind", 2)]
     dropped: Counter[str] = Counter()
-    found = list(candidates(0, "alice", rows, frozenset(overlap_ngrams(held_out)), dropped))
+    found = list(candidates(0, "alice", rows, frozenset(overlap_ngrams(held_out)), NOTHING_LEFT_OUT, dropped))
     assert [d.row for d in found] == [1]
     assert dropped == {"contaminated": 1}
 
@@ -154,9 +165,8 @@ def test_bands_come_from_the_signature():
     signature = np.arange(112, dtype=np.uint64)
     changed = signature.copy()
     changed[8:] += 1  # all bands but the first
-    rows = [{"text": str(i), "warc_path": "a", "warc_offset": i, "token_count": 1} for i in range(3)]
-    rows = [{**row, "minhash": s} for row, s in zip(rows, (signature, changed, None), strict=True)]
-    first, second, third = candidates(0, "alice", rows, frozenset(), Counter())
+    rows = [row(str(i), i, minhash=s) for i, s in enumerate((signature, changed, None))]
+    first, second, third = candidates(0, "alice", rows, frozenset(), NOTHING_LEFT_OUT, Counter())
     assert set(first.bands) & set(second.bands) == {first.bands[0]}
     assert len(set(first.bands)) == 14
     assert third.bands == ()
