@@ -49,6 +49,9 @@ class Members:
             raise Forbidden(f"hotkey {hotkey} is not a member")
         return self._neurons[hotkey]
 
+    def age_seconds(self) -> float:
+        return 0.0
+
 
 def add_noop(app: FastAPI, gate: Gate, store: Store) -> None:
     nothing = Reply(Leases, Leases(leases=()).model_dump_json())

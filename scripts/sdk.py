@@ -76,6 +76,8 @@ class PythonClient:
         generator = (tools / "bin" / "python", "-m", "openapi_python_client", "generate", "--fail-on-warning")
         _run(*generator, "--meta", "setup", "--path", document, "--config", config, "--output-path", out, of=tools)
         shutil.copy(SOURCES / "python" / "README.md", out)
+        mypy = ("-m", "mypy", "--strict", "--config-file", "", "--cache-dir", os.devnull)
+        _run(sys.executable, *mypy, "--package", "athena_task_server_client", of=out)
 
 
 class TypeScriptClient:
@@ -99,7 +101,7 @@ class TypeScriptClient:
         shutil.copytree(SOURCES / "typescript", out)
         modules = tools / "node_modules"
         schema = out / "src" / "schema.ts"
-        _run(_node(), modules / "openapi-typescript" / "bin" / "cli.js", document, "--immutable", "--output", schema)
+        _run(_node(), modules / "openapi-typescript" / "bin" / "cli.js", document, "--output", schema)
         _run(_node(), modules / "typescript" / "bin" / "tsc", "--project", out)
 
 
@@ -109,8 +111,8 @@ def make(client: Client, document: bytes) -> bool:
     Raises Unavailable when the generator must be installed and its registry is out of reach, ToolFailed.
     """
     sources, tools, final = SOURCES / client.language, TOOLS / client.language, CLIENTS / client.language
-    pinned = _digest(Path(__file__), *(sources / name for name in client.pins), seed=sys.version.encode())
-    digest = _digest(*_files(sources), seed=pinned.encode() + document)
+    pinned = _digest(*(sources / name for name in client.pins), seed=sys.version.encode())
+    digest = _digest(Path(__file__), *_files(sources), seed=pinned.encode() + document)
     if _stamp(final) == digest:
         return False
     if _stamp(tools) != pinned:

@@ -6,8 +6,8 @@ from sqlalchemy import bindparam, select, update
 from sqlmodel import col
 
 from athena.errors import Forbidden
+from task_server.books import AccountRow
 from task_server.quota import Account
-from task_server.tables import AccountRow
 from task_server.transaction import Transaction
 
 _HELD = (

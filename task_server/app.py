@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from fastapi import FastAPI
-
 from athena.chain.auth import ReplySigner
-from athena.wire import Problem
 from task_server.edge import BodyLimit, add_problem_handlers
 from task_server.identity import Gate
 from task_server.ledger import Ledger
 from task_server.limiting import Limits, RateLimit
 from task_server.membership import Membership
+from task_server.openapi import ABOUT, Api
 from task_server.operators import Operators
 from task_server.papers import Papers
-from task_server.probes import Measure, probe_routes
+from task_server.probes import LedgerCollector, Measure, Metrics, TimedStore, probe_routes
 from task_server.reads import read_routes
 from task_server.records import Records
 from task_server.replies import Finish
@@ -27,40 +23,40 @@ from task_server.transaction import Clock, utc_micros
 from task_server.writes import member_routes, operator_routes
 
 
-def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: {"model": Problem, "description": "application/problem+json"} for status in statuses}
-
-
-READ_PROBLEMS = _problems(404, 408, 413, 422, 429, 503)
-MEMBER_PROBLEMS = _problems(400, 401, 403, 404, 408, 409, 413, 422, 429, 503)
-
-
 def create_app(
     settings: TaskServerSettings,
     store: Store,
     membership: Membership,
     signer: ReplySigner,
     clock: Clock = utc_micros,
-) -> FastAPI:
+) -> Api:
     """The service over a store. `signer` holds the server's own hotkey, for which clients sign their requests.
 
     Routes parse, call the ledger or the records, and reply; a transaction is over before its reply is rendered.
     """
-    limits = Limits(settings.requests_per_minute, settings.writes_per_minute)
+    limits, metrics = Limits(settings.requests_per_minute, settings.writes_per_minute), Metrics()
     gate = Gate(signer.hotkey, membership, limits)
-    operators = Operators(store, settings)
+    timed = TimedStore(store, metrics)
+    operators = Operators(timed, settings)
     records, results, standings = Records(store, clock), Results(store, clock), Standings(store, clock)
-    app = FastAPI(title="Athena task server", version="1", docs_url=None, redoc_url=None)
+    metrics.registry.register(LedgerCollector(standings, membership))
+    app = Api(
+        title="Athena task server",
+        version="1",
+        description=ABOUT,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
+    )
     add_problem_handlers(app)
-    writes = member_routes(settings, Ledger(store, settings), Papers(store, settings), membership, gate)
-    app.include_router(writes, prefix="/v1", responses=MEMBER_PROBLEMS)
-    app.include_router(operator_routes(operators, membership), prefix="/v1/operator", responses=MEMBER_PROBLEMS)
-    reads = read_routes(settings, records, results, standings, signer.hotkey)
-    app.include_router(reads, prefix="/v1", responses=READ_PROBLEMS)
-    app.include_router(probe_routes(store, membership))
+    app.include_router(member_routes(settings, Ledger(timed, settings), Papers(timed, settings), membership, gate))
+    app.include_router(operator_routes(operators, membership))
+    app.include_router(read_routes(settings, records, results, standings, signer.hotkey))
+    app.include_router(probe_routes(store, membership, metrics))
     # The last one added is the first that a request meets.
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
     app.add_middleware(Finish, signer=signer)
     app.add_middleware(RateLimit, limits=limits)
-    app.add_middleware(Measure)
+    app.add_middleware(Measure, metrics=metrics)
     return app

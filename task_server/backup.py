@@ -25,10 +25,7 @@ from athena.durable import finish
 from athena.errors import BadInput, Misconfigured, TooLarge, Unavailable
 from athena.protocol import Noun
 from athena.wire import EventHead, LedgerEvent
-from task_server import (
-    schema,
-    tables,  # noqa: F401  (declares the tables)
-)
+from task_server import books, schema, tables  # noqa: F401  (books and tables declare the tables)
 from task_server.engines import BUSY_SECONDS, STATEMENT_ERRORS, database_faults, reading, writing
 
 MAX_LINE_BYTES = 2**25

@@ -22,10 +22,11 @@ from athena.crawl import Manners
 from athena.errors import AthenaError, BadInput, Blocked
 from athena.protocol import MAX_WARCS_PER_SHARD, CrawlId, Noun, RuleVersion, Shard, Task
 from athena.wire import CrawlView
+from task_server.columns import table_of
 from task_server.listing import fetch_listing
 from task_server.settings import LedgerSettings
 from task_server.store import Store
-from task_server.tables import CrawlRow, ShardRow, TaskRow, WarcRow, table_of
+from task_server.tables import CrawlRow, ShardRow, TaskRow, WarcRow
 from task_server.transaction import SECOND, Transaction
 
 BATCH_WARCS = 2000

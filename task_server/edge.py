@@ -16,6 +16,7 @@ from athena.errors import AthenaError, BadInput, RateLimited, TooLarge, Unavaila
 from athena.wire import Problem
 
 BUSY_RETRY_SECONDS = 2  # for a server that is busy, or has lost sight of the chain
+_BODY_HEADERS = (b"content-length", b"transfer-encoding")
 
 
 class BodyLimit:
@@ -30,11 +31,12 @@ class BodyLimit:
         self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
+        if scope["type"] != "http" or not any(name in _BODY_HEADERS for name, _ in scope["headers"]):
+            await self._app(scope, receive, send)  # RFC 9112, section 6.3: it has no body
             return
         try:
-            body = await asyncio.wait_for(self._read(scope, receive), self._seconds)
+            async with asyncio.timeout(self._seconds):
+                body = await self._read(scope, receive)
         except TooLarge as error:
             refusal = render(error)
         except TimeoutError:
@@ -50,7 +52,7 @@ class BodyLimit:
         """The whole body; None when the client left."""
         too_large = TooLarge(f"the body is over {self._max_bytes} bytes")
         announced = dict(scope["headers"]).get(b"content-length", b"0")
-        if len(announced) > len(str(self._max_bytes)) or int(announced) > self._max_bytes:
+        if announced.isdigit() and (len(announced) > len(str(self._max_bytes)) or int(announced) > self._max_bytes):
             raise too_large
         parts: list[bytes] = []
         size = 0
@@ -89,8 +91,12 @@ def add_problem_handlers(app: FastAPI) -> None:
         return render(BadInput("; ".join(faults)[:2000]))
 
     @app.exception_handler(HTTPException)
-    async def _framework(_request: Request, error: HTTPException) -> Response:
-        return _response(_plain(HTTPStatus(error.status_code), str(error.detail)), dict(error.headers or {}))
+    async def _framework(request: Request, error: HTTPException) -> Response:
+        problem = _plain(HTTPStatus(error.status_code), str(error.detail))
+        headers = dict(error.headers or {})
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            headers["allow"] = ", ".join(_methods(app, request) or [headers["allow"]])
+        return _response(problem, headers)
 
     @app.exception_handler(Exception)
     async def _bug(_request: Request, _error: Exception) -> Response:
@@ -107,6 +113,13 @@ def render(error: AthenaError) -> Response:
     elif isinstance(error, Unavailable):
         headers["retry-after"] = str(BUSY_RETRY_SECONDS)
     return _response(problem, headers)
+
+
+def _methods(app: FastAPI, request: Request) -> list[str]:
+    """All methods of the path that was asked for; the router knows only those of the first route that fits."""
+    path = getattr(request.scope.get("route"), "path_format", None)
+    known = {method.upper() for method in app.openapi()["paths"].get(path, ())}
+    return sorted(known | {"HEAD"} if "GET" in known else known)
 
 
 def _plain(status: HTTPStatus, detail: str) -> Problem:

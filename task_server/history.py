@@ -8,7 +8,7 @@ from sqlalchemy import Connection, bindparam, insert, select, update
 from sqlmodel import col
 
 from athena.audit import GENESIS, link_hash
-from task_server.tables import EventHeadRow, EventRow
+from task_server.books import EventHeadRow, EventRow
 from task_server.transaction import Transaction
 
 _HEAD = select(col(EventHeadRow.sequence), col(EventHeadRow.hash)).where(col(EventHeadRow.id) == 1).with_for_update()

@@ -13,19 +13,11 @@ from athena.errors import Conflict, Forbidden, NotFound
 from athena.leasing import AUDIT_COPIES
 from athena.protocol import Lease, Shard, Task
 from task_server import accounts
+from task_server.books import AccountRow
+from task_server.columns import table_of
 from task_server.drawing import Drawn
 from task_server.settings import TaskServerSettings
-from task_server.tables import (
-    IS_ACTIVE,
-    IS_OPEN,
-    AccountRow,
-    LeaseRow,
-    ShardRow,
-    TaskRow,
-    WarcRow,
-    lease_noun,
-    table_of,
-)
+from task_server.tables import IS_ACTIVE, IS_OPEN, LeaseRow, ShardRow, TaskRow, WarcRow, lease_noun
 from task_server.transaction import SECOND, Transaction
 
 if TYPE_CHECKING:

@@ -15,11 +15,13 @@ from athena.leasing import AUDIT_COPIES, is_audited
 from athena.protocol import Lease, Manifest, Submission, canonical_json
 from athena.wire import Heartbeat, Leases, SubmissionView
 from task_server import accounts, leases
+from task_server.books import CanaryRow
+from task_server.columns import moment, table_of
 from task_server.drawing import draw
 from task_server.quota import Account, QuotaSpent
 from task_server.settings import TaskServerSettings
 from task_server.store import Store
-from task_server.tables import CanaryRow, SubmissionRow, TaskRow, lease_noun, moment, table_of
+from task_server.tables import SubmissionRow, TaskRow, lease_noun
 from task_server.transaction import SECOND, Body, Reply, Transaction, Write, forget, once, spend
 
 if TYPE_CHECKING:

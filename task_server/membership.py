@@ -12,12 +12,16 @@ if TYPE_CHECKING:
 
 
 class Membership(Protocol):
-    """A recent view of the chain. Both verbs answer at once, and raise Unavailable when the view is too old."""
+    """A recent view of the chain. All verbs answer at once; Unavailable when the view is too old."""
 
     def head(self) -> Head: ...
 
     def member(self, hotkey: str) -> Neuron:
         """The neuron of a registered hotkey; Forbidden for any other."""
+        ...
+
+    def age_seconds(self) -> float | None:
+        """How old the view is, too old or not; null before the first."""
         ...
 
 
@@ -48,6 +52,10 @@ class ChainMembership:
         if neuron is None:
             raise Forbidden(f"hotkey {hotkey} is not registered on this subnet", remedy="register it, then try again")
         return neuron
+
+    def age_seconds(self) -> float | None:
+        view = self._view
+        return None if view is None else time.monotonic() - view[0]
 
     def _fresh(self) -> tuple[Head, dict[str, Neuron]]:
         view = self._view

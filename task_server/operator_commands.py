@@ -15,10 +15,10 @@ from rich.table import Table
 from athena.errors import BadInput
 from athena.protocol import Manifest
 from athena.settings import parse_settings
+from task_server.columns import moment
 from task_server.operators import SCOPES, Operators
 from task_server.settings import TaskServerSettings
 from task_server.store import open_store
-from task_server.tables import moment
 
 MAX_MANIFEST_BYTES = 2**20
 

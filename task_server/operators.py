@@ -16,10 +16,12 @@ from athena.errors import Conflict, Forbidden, NotFound, Unauthorized
 from athena.protocol import Manifest
 from athena.wire import AskOptOut, Ban, CrawlView, OpenCrawl, OptOut, TaskView
 from task_server import accounts, leases
+from task_server.books import ApiKeyRow, CanaryRow, OptOutRow
+from task_server.columns import table_of
 from task_server.crawl import Opening, request_crawl
 from task_server.settings import TaskServerSettings
 from task_server.store import Store
-from task_server.tables import ApiKeyRow, CanaryRow, OptOutRow, TaskRow, table_of
+from task_server.tables import TaskRow
 from task_server.transaction import Asked, Reply, Transaction, once
 
 Scope = Literal["crawls", "tasks", "bans", "opt-outs"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel
@@ -30,6 +30,9 @@ from task_server.results import Results
 from task_server.settings import TaskServerSettings
 from task_server.standings import Standings
 
+_COUNTED: dict[int | str, dict[str, Any]] = {
+    200: {"headers": {"Age": {"description": "Seconds since this was counted.", "schema": {"type": "integer"}}}}
+}
 FOR_EVER = {"cache-control": "public, max-age=31536000, immutable"}
 
 Cursor = Annotated[
@@ -58,7 +61,7 @@ def _page(listed: Listed, age_seconds: float | None = None) -> Response:
 def read_routes(
     settings: TaskServerSettings, records: Records, results: Results, standings: Standings, receiver: str
 ) -> APIRouter:
-    router = APIRouter()
+    router = APIRouter(prefix="/v1")
 
     @router.get("/server", response_model=ServerInfo, tags=["server"])
     def get_server() -> Response:
@@ -148,17 +151,17 @@ def read_routes(
         request = PageRequest(limit, cursor)
         return _page(results.sheets(request, hotkey=hotkey, task_id=task_id, validator=validator))
 
-    @router.get("/miners", response_model=Page[MinerView], tags=["miners"])
+    @router.get("/miners", response_model=Page[MinerView], responses=_COUNTED, tags=["miners"])
     def list_miners(cursor: Cursor = None, limit: Limit = 100) -> Response:
         """All who ever held a lease, by hotkey. Counted every few seconds."""
         return _page(*standings.miners(PageRequest(limit, cursor)))
 
-    @router.get("/miners/{hotkey}", response_model=MinerView, tags=["miners"])
+    @router.get("/miners/{hotkey}", response_model=MinerView, responses=_COUNTED, tags=["miners"])
     def get_miner(hotkey: Annotated[Hotkey, Path()]) -> Response:
         """One miner's record. Counted every few seconds."""
         return _reply(*standings.miner(hotkey))
 
-    @router.get("/leaderboard", response_model=Page[Standing], tags=["miners"])
+    @router.get("/leaderboard", response_model=Page[Standing], responses=_COUNTED, tags=["miners"])
     def get_leaderboard(cursor: Cursor = None, limit: Limit = 100) -> Response:
         """Miners by pay units, the best first. Counted every few seconds."""
         return _page(*standings.leaderboard(PageRequest(limit, cursor)))
@@ -173,7 +176,7 @@ def read_routes(
         """Released models in the order of their announcement."""
         return _page(results.releases(PageRequest(limit, cursor)))
 
-    @router.get("/stats", response_model=Stats, tags=["server"])
+    @router.get("/stats", response_model=Stats, responses=_COUNTED, tags=["server"])
     def get_stats() -> Response:
         """Totals of the whole ledger. Counted every few seconds."""
         return _reply(*standings.stats())

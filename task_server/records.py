@@ -13,6 +13,8 @@ from athena.audit import START
 from athena.errors import NotFound
 from athena.protocol import Lease, LeaseState, Shard, Task
 from athena.wire import CrawlView, EventHead, OptOuts, ShardView, TaskView
+from task_server.books import EventHeadRow, EventRow, OptOutRow
+from task_server.columns import table_of
 from task_server.paging import Listed, PageRequest, Walk
 from task_server.store import Store
 from task_server.tables import (
@@ -21,15 +23,11 @@ from task_server.tables import (
     IS_FILLED,
     IS_OPEN,
     CrawlRow,
-    EventHeadRow,
-    EventRow,
     LeaseRow,
-    OptOutRow,
     ShardRow,
     TaskRow,
     WarcRow,
     lease_noun,
-    table_of,
 )
 from task_server.transaction import Clock, utc_micros
 
@@ -179,9 +177,9 @@ def _shard_views(session: Session, rows: Sequence[ShardRow]) -> list[ShardView]:
     ]
 
 
-def _task_views(session: Session, rows: Sequence[Row[Any]]) -> list[TaskView]:
-    paths = _paths(session, (row[0].shard for row in rows))
-    return [row[0].view(_task(row[0], row[1], paths)) for row in rows]
+def _task_views(session: Session, rows: Sequence[Any]) -> list[TaskView]:
+    paths = _paths(session, (task.shard for task, _ in rows))
+    return [task.view(_task(task, crawl, paths)) for task, crawl in rows]
 
 
 def _lease_nouns(session: Session, rows: Sequence[Row[Any]], now: int) -> list[Lease]:

@@ -10,6 +10,7 @@ from athena.chain.auth import HEADER_REPLY_SIGNATURE, HEADER_REQUEST_SIGNATURE, 
 
 _SIGNED = HEADER_REQUEST_SIGNATURE.lower().encode()
 _SIGNATURE = HEADER_REPLY_SIGNATURE.lower().encode()
+_READS = ("GET", "HEAD")
 MAX_SIGNATURE_BYTES = 200
 _OF_A_BODY = (b"content-length", b"content-type")
 
@@ -26,11 +27,10 @@ class Finish:
         self._signer = signer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_head = scope["type"] == "http" and scope["method"] == "HEAD"
-        if scope["type"] != "http" or not (is_head or scope["method"] == "GET" or _signature(scope)):
+        if scope["type"] != "http" or not (scope["method"] in _READS or _signature(scope)):
             await self._app(scope, receive, send)
             return
-        inner = {**scope, "method": "GET"} if is_head else scope
+        inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
         start: Message = {}
         parts: list[bytes] = []
 
@@ -42,22 +42,22 @@ class Finish:
             parts.append(message.get("body", b""))
             if message.get("more_body", False):
                 return
-            if is_head and "route" in inner:
-                scope["route"] = inner["route"]  # for those who watch
-            body = self._finished(inner, start, b"".join(parts))
+            scope["route"] = inner.get("route")  # for those who watch
+            body = self._finished(scope, start, b"".join(parts))
             await send(start)
-            await send({"type": "http.response.body", "body": b"" if is_head else body})
+            await send({"type": "http.response.body", "body": body})
 
         await self._app(inner, receive, collect)
 
     def _finished(self, scope: Scope, start: Message, body: bytes) -> bytes:
         """The body that goes out; completes the start of the reply."""
-        headers: list[tuple[bytes, bytes]] = start["headers"]
-        if scope["method"] == "GET":
-            if not any(name == b"cache-control" for name, _ in headers):
-                headers.append((b"cache-control", b"no-cache"))
+        if scope["method"] in _READS:
+            if not any(name == b"cache-control" for name, _ in start["headers"]):
+                start["headers"].append((b"cache-control", b"no-cache"))
             if start["status"] == 200:
                 body = _tag(start, body, _header(scope, b"if-none-match"))
+            if scope["method"] == "HEAD":
+                body = b""
         signature = _signature(scope)
         if signature:
             signed = self._signer.sign(signature.decode("latin-1"), start["status"], body)
@@ -72,12 +72,8 @@ def _signature(scope: Scope) -> bytes:
 
 
 def _header(scope: Scope, wanted: bytes) -> bytes:
-    """The last header of that name, as the routes take it too."""
-    found = b""
-    for name, value in scope["headers"]:
-        if name == wanted:
-            found = value
-    return found
+    """The first header of that name, as the routes take it too."""
+    return next((value for name, value in scope["headers"] if name == wanted), b"")
 
 
 def _tag(start: Message, body: bytes, known: bytes) -> bytes:

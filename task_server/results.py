@@ -9,9 +9,10 @@ from sqlmodel import col
 
 from athena.protocol import Submission
 from athena.wire import DatasetView
+from task_server.columns import moment
 from task_server.paging import Listed, PageRequest, Walk
 from task_server.store import Store
-from task_server.tables import LeaseRow, ReleaseRow, SheetRow, SubmissionRow, moment
+from task_server.tables import LeaseRow, ReleaseRow, SheetRow, SubmissionRow
 from task_server.transaction import SECOND, Clock, utc_micros
 
 FINAL_SECONDS = 60

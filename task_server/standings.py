@@ -16,20 +16,10 @@ from sqlmodel import Session, col
 from athena.errors import BadInput, NotFound
 from athena.protocol import LeaseState, Outcome
 from athena.wire import MinerView, Standing, Stats
+from task_server.books import AccountRow, EventHeadRow
 from task_server.paging import Listed, PageRequest, Walk
 from task_server.store import Store
-from task_server.tables import (
-    IS_ACTIVE,
-    IS_ENDED,
-    IS_OPEN,
-    AccountRow,
-    EventHeadRow,
-    LeaseRow,
-    ReleaseRow,
-    SheetRow,
-    SubmissionRow,
-    TaskRow,
-)
+from task_server.tables import IS_ACTIVE, IS_ENDED, IS_OPEN, LeaseRow, ReleaseRow, SheetRow, SubmissionRow, TaskRow
 from task_server.transaction import SECOND, Clock, utc_micros
 
 FRESH_SECONDS = 3.0
@@ -209,7 +199,7 @@ class Standings:
             tasks, open_tasks, releases, events = (
                 session.execute(query).scalar_one() for query in (_TASKS, _OPEN_TASKS, _RELEASES, _EVENTS)
             )
-            outcomes = {outcome: count for outcome, count in session.execute(_SHEETS)}
+            outcomes = dict(session.execute(_SHEETS).all())
         stats = Stats(
             tasks=tasks,
             open_tasks=open_tasks,

@@ -1,12 +1,10 @@
-"""The tables. Times are UTC microseconds since 1970; nouns that are kept whole are kept as canonical JSON.
+"""The tables of the work: crawls, tasks, leases, and what became of them. Rows are never deleted.
 
-Rows are never deleted, except spent nonces and idempotency records.
+Nouns that are kept whole are kept as canonical JSON.
 """
 
 from __future__ import annotations
 
-import json
-from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Self, cast
 
 from sqlalchemy import (
@@ -14,7 +12,6 @@ from sqlalchemy import (
     CheckConstraint,
     Index,
     Row,
-    Table,
     Text,
     UniqueConstraint,
     text,
@@ -30,42 +27,18 @@ from athena.protocol import (
     Submission,
     Task,
 )
-from athena.wire import CrawlView, LedgerEvent, OptOut, SubmissionView, TaskView
+from athena.wire import CrawlView, SubmissionView, TaskView
+from task_server.columns import moment, partial_index, time_column
 
 MAX_UNITS = float(MAX_WARCS_PER_SHARD)
 """What one submission can earn: a unit for each WARC file of its shard."""
 MAX_EFFECT = 8.0
 """A byte has 8 bits: no two models are further apart."""
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def micros(moment: datetime) -> int:
-    return (moment - _EPOCH) // timedelta(microseconds=1)
-
-
-def moment(micros: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=micros)
-
-
-def table_of(row: type[SQLModel]) -> Table:
-    """The table behind a row's class, for statements that do without the unit of work."""
-    return row.__table__  # type: ignore[attr-defined,no-any-return]
-
-
-def _time(**options: Any) -> Any:
-    return Field(sa_type=BigInteger, **options)
-
-
 # Written as the partial indexes have them, constants included: a parameter in their place, and no index would be used.
 IS_ACTIVE = text("lease.state = 'active'")
 IS_ENDED = text("lease.state <> 'active'")
 IS_OPEN = text("task.slots > 0 AND NOT task.closed")
 IS_FILLED = text("(task.slots = 0 OR task.closed)")
-
-
-def _partial(name: str, *columns: str, where: str, unique: bool = False) -> Index:
-    """An index over the rows that matter, small however long the history grows."""
-    return Index(name, *columns, unique=unique, sqlite_where=text(where), postgresql_where=text(where))
 
 
 class CrawlRow(SQLModel, table=True):
@@ -85,7 +58,7 @@ class CrawlRow(SQLModel, table=True):
     failure: str | None = None
     failures: int = 0  # in a row
     due_at: int | None = Field(default=None, sa_type=BigInteger)
-    imported_at: int = _time()
+    imported_at: int = time_column()
 
     def view(self) -> CrawlView:
         return CrawlView(
@@ -132,9 +105,9 @@ class TaskRow(SQLModel, table=True):
         UniqueConstraint("shard", "rule_version"),
         CheckConstraint("slots >= 0"),
         Index("task_listed", "opened_block", "position"),
-        _partial("task_open", "position", where="slots > 0 AND NOT closed"),
-        _partial("task_filled", "position", where="slots = 0 OR closed"),
-        _partial("task_audit_due", "audit_block", where="audited IS NULL AND audit_block IS NOT NULL"),
+        partial_index("task_open", "position", where="slots > 0 AND NOT closed"),
+        partial_index("task_filled", "position", where="slots = 0 OR closed"),
+        partial_index("task_audit_due", "audit_block", where="audited IS NULL AND audit_block IS NOT NULL"),
     )
 
     id: str = Field(primary_key=True)
@@ -168,11 +141,11 @@ class LeaseRow(SQLModel, table=True):
         UniqueConstraint("task_id", "hotkey"),
         UniqueConstraint("task_id", "coldkey"),
         Index("lease_of_hotkey", "hotkey", "fencing"),
-        _partial("lease_held", "hotkey", "fencing", where="state = 'active'"),
-        _partial("lease_expiring", "expires_at", where="state = 'active'"),
-        _partial("lease_active", "fencing", where="state = 'active'"),
-        _partial("lease_ended", "state", "fencing", where="state <> 'active'"),
-        _partial("lease_ended_of_hotkey", "hotkey", "state", "fencing", where="state <> 'active'"),
+        partial_index("lease_held", "hotkey", "fencing", where="state = 'active'"),
+        partial_index("lease_expiring", "expires_at", where="state = 'active'"),
+        partial_index("lease_active", "fencing", where="state = 'active'"),
+        partial_index("lease_ended", "state", "fencing", where="state <> 'active'"),
+        partial_index("lease_ended_of_hotkey", "hotkey", "state", "fencing", where="state <> 'active'"),
         {"sqlite_autoincrement": True},  # a fencing token is never used twice
     )
 
@@ -184,10 +157,10 @@ class LeaseRow(SQLModel, table=True):
     state: str
     audit: bool
     draw_index: int  # which of the caller's draws at issued_block it was
-    issued_at: int = _time()
-    heartbeat_at: int = _time()
-    expires_at: int = _time()
-    deadline_at: int = _time()
+    issued_at: int = time_column()
+    heartbeat_at: int = time_column()
+    expires_at: int = time_column()
+    deadline_at: int = time_column()
     issued_block: int
     deadline_block: int
     progress: str = Field(default="{}", sa_type=Text)
@@ -236,7 +209,7 @@ class SubmissionRow(SQLModel, table=True):
     lease_id: str = Field(foreign_key="lease.id", unique=True)
     task_id: str = Field(foreign_key="task.id")
     hotkey: str
-    submitted_at: int = _time()
+    submitted_at: int = time_column()
     late: bool
     accepted: bool
     verdict: str | None = None
@@ -306,7 +279,7 @@ class SheetRow(SQLModel, table=True):
     outcome: str
     units: float
     effect: float | None = None  # bits per byte
-    received_at: int = _time()
+    received_at: int = time_column()
     body: str = Field(sa_type=Text)
 
     @classmethod
@@ -335,7 +308,7 @@ class ReleaseRow(SQLModel, table=True):
     trainer: str
     name: str
     version: str
-    received_at: int = _time()
+    received_at: int = time_column()
     body: str = Field(sa_type=Text)
 
     @classmethod
@@ -349,106 +322,3 @@ class ReleaseRow(SQLModel, table=True):
             received_at=received_at,
             body=signed.canonical().decode(),
         )
-
-
-class AccountRow(SQLModel, table=True):
-    """What the server holds of one coldkey: all its hotkeys share one quota (task_server.quota) and one ban."""
-
-    __tablename__ = "account"
-
-    coldkey: str = Field(primary_key=True)
-    quota: int  # leases per day
-    allowance: float  # leases that may be taken now
-    refilled_at: int = _time()
-    streak: int = 0  # submissions that passed in a row
-    ban: str | None = None  # the reason
-
-
-class CanaryRow(SQLModel, table=True):
-    """A task whose output the server knows; nobody else is told which tasks these are."""
-
-    __tablename__ = "canary"
-
-    task_id: str = Field(primary_key=True, foreign_key="task.id")
-    manifest: str = Field(sa_type=Text)
-    set_at: int = _time()
-
-
-class OptOutRow(SQLModel, table=True):
-    """A domain whose pages are left out, with its sub-domains, of work leased from `since_block` on."""
-
-    __tablename__ = "opt_out"
-    __table_args__ = (_partial("opt_out_listed", "domain", where="until_block IS NULL", unique=True),)
-
-    sequence: int | None = Field(default=None, primary_key=True)
-    domain: str
-    reason: str
-    since_block: int
-    until_block: int | None = None
-    added_at: int = _time()
-
-    def view(self) -> OptOut:
-        return OptOut(
-            domain=self.domain, reason=self.reason, since_block=self.since_block, until_block=self.until_block
-        )
-
-
-class ApiKeyRow(SQLModel, table=True):
-    """An operator's key: only its sha256 is kept. `id` is the part that is shown."""
-
-    __tablename__ = "api_key"
-
-    id: str = Field(primary_key=True)
-    sha256: str
-    scopes: str  # separated by spaces
-    note: str
-    created_at: int = _time()
-    revoked_at: int | None = Field(default=None, sa_type=BigInteger)
-
-
-class EventRow(SQLModel, table=True):
-    """One link of the event chain (athena.audit): what changed, and the hash over it and all before it."""
-
-    __tablename__ = "event"
-
-    sequence: int = Field(primary_key=True, sa_type=BigInteger)
-    at: int = _time()
-    kind: str
-    body: str = Field(sa_type=Text)
-    hash: str
-
-    def view(self) -> LedgerEvent:
-        return LedgerEvent(
-            sequence=self.sequence, at=self.at, kind=self.kind, body=json.loads(self.body), hash=self.hash
-        )
-
-
-class EventHeadRow(SQLModel, table=True):
-    """The end of the event chain, in one row: whoever appends holds it until the commit."""
-
-    __tablename__ = "event_head"
-
-    id: int = Field(primary_key=True)
-    sequence: int = Field(sa_type=BigInteger)
-    hash: str
-
-
-class NonceRow(SQLModel, table=True):
-    """A signed request that was accepted; kept for as long as its signature would still be fresh."""
-
-    __tablename__ = "nonce"
-
-    hotkey: str = Field(primary_key=True)
-    nonce_ns: int = Field(primary_key=True, sa_type=BigInteger)
-
-
-class IdempotencyRow(SQLModel, table=True):
-    """The reply that a write was given, kept in the transaction that made it true. `by`: see transaction.Asked."""
-
-    __tablename__ = "idempotency"
-
-    by: str = Field(primary_key=True)
-    key: str = Field(primary_key=True)
-    digest: str
-    reply: str = Field(sa_type=Text)
-    created_at: int = _time(index=True)

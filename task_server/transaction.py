@@ -16,7 +16,8 @@ from sqlmodel import SQLModel, col
 from athena.errors import BadInput, Unauthorized
 from athena.events import EventLog
 from athena.protocol import canonical_json
-from task_server.tables import IdempotencyRow, NonceRow, table_of
+from task_server.books import IdempotencyRow, NonceRow
+from task_server.columns import table_of
 
 if TYPE_CHECKING:
     from athena.chain.client import Neuron

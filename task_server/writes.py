@@ -32,6 +32,9 @@ from task_server.settings import TaskServerSettings
 from task_server.transaction import Asked, Reply, Write
 
 LeaseId = Annotated[Hex32, Path()]
+_COME_BACK: dict[int | str, dict[str, Any]] = {
+    200: {"headers": {"Retry-After": {"description": "With no lease: seconds to wait.", "schema": {"type": "integer"}}}}
+}
 
 
 async def _json(future: Future[Reply[Any]], status: int = 200) -> Response:
@@ -43,37 +46,37 @@ async def _json(future: Future[Reply[Any]], status: int = 200) -> Response:
 def member_routes(
     settings: TaskServerSettings, ledger: Ledger, papers: Papers, membership: Membership, gate: Gate
 ) -> APIRouter:
-    router = APIRouter()
+    router = APIRouter(prefix="/v1")
     Signed = Annotated[Write, Depends(gate)]
 
-    @router.post("/leases", response_model=Leases)
+    @router.post("/leases", response_model=Leases, responses=_COME_BACK, tags=["leases"])
     async def claim(write: Signed, body: ClaimRequest) -> Response:
         """The caller's active leases, topped up to `count`. Retry-After says when to ask again if there are none."""
         reply = await asyncio.wrap_future(ledger.claim(write, body.count, membership.head()))
         headers = {} if reply.value.leases else {"retry-after": f"{settings.idle_seconds:.0f}"}
         return Response(reply.json, headers=headers, media_type="application/json")
 
-    @router.post("/leases/{lease_id}/heartbeat", response_model=Heartbeat)
+    @router.post("/leases/{lease_id}/heartbeat", response_model=Heartbeat, tags=["leases"])
     async def heartbeat(write: Signed, lease_id: LeaseId, body: HeartbeatRequest) -> Response:
         """Keeps a lease alive; the reply may tell its holder to stop."""
         return await _json(ledger.heartbeat(write, lease_id, body.fencing, body.progress))
 
-    @router.post("/leases/{lease_id}/release", response_model=Lease)
+    @router.post("/leases/{lease_id}/release", response_model=Lease, tags=["leases"])
     async def release(write: Signed, lease_id: LeaseId, body: ReleaseRequest) -> Response:
         """Gives a lease back."""
         return await _json(ledger.release(write, lease_id, body.fencing))
 
-    @router.post("/submissions", status_code=201, response_model=SubmissionView)
+    @router.post("/submissions", status_code=201, response_model=SubmissionView, tags=["submissions"])
     async def submit(write: Signed, body: Submission) -> Response:
         """Records the dataset that a lease came to. One that is not `accepted` is kept, and not paid."""
         return await _json(ledger.submit(write, body), 201)
 
-    @router.post("/sheets", status_code=201, response_model=Receipt)
+    @router.post("/sheets", status_code=201, response_model=Receipt, tags=["sheets"])
     async def post_sheet(write: Signed, body: SignedSheet) -> Response:
         """Keeps a score sheet; for validators with a permit."""
         return await _json(papers.post_sheet(write, body), 201)
 
-    @router.post("/releases", status_code=201, response_model=Receipt)
+    @router.post("/releases", status_code=201, response_model=Receipt, tags=["releases"])
     async def post_release(write: Signed, body: SignedRelease) -> Response:
         """Keeps the announcement of a released model."""
         return await _json(papers.post_release(write, body), 201)
@@ -82,7 +85,7 @@ def member_routes(
 
 
 def operator_routes(operators: Operators, membership: Membership) -> APIRouter:
-    router = APIRouter()
+    router = APIRouter(prefix="/v1/operator", tags=["operators"])
     OfCrawls = Annotated[Asked, Depends(OperatorGate(operators, "crawls"))]
     OfTasks = Annotated[Asked, Depends(OperatorGate(operators, "tasks"))]
     OfBans = Annotated[Asked, Depends(OperatorGate(operators, "bans"))]

@@ -29,7 +29,8 @@ from task_server.ledger import Ledger
 from task_server.operators import Operators
 from task_server.settings import TaskServerSettings
 from task_server.store import open_store
-from task_server.tables import EventRow, TaskRow
+from task_server.books import EventRow
+from task_server.tables import TaskRow
 from task_server.transaction import Asked, Write
 
 HOTKEYS = [Keypair.create_from_uri(f"//{name}").ss58_address for name in ("a", "b", "c", "d", "e")]

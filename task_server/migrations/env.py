@@ -9,7 +9,7 @@ from alembic import context
 from sqlalchemy import Connection
 from sqlmodel import SQLModel
 
-from task_server import tables  # noqa: F401  (declares the tables)
+from task_server import books, tables  # noqa: F401  (they declare the tables)
 from task_server.engines import open_engine
 
 

@@ -36,12 +36,12 @@ from athena.protocol import (
     SignedSheet,
     Submission,
 )
+from task_server.columns import micros, moment
 from task_server.crawl import Opening, import_crawl
 from task_server.ledger import Ledger
 from task_server.operators import Operators
 from task_server.settings import TaskServerSettings
 from task_server.store import Store, open_store
-from task_server.tables import micros, moment
 from task_server.transaction import SECOND
 
 CRAWL = "LOCAL-test"
@@ -89,6 +89,9 @@ class FakeChain:
         if hotkey not in self.neurons:
             raise Forbidden("not registered")
         return self.neurons[hotkey]
+
+    def age_seconds(self) -> float:
+        return 3600.0 if self.stale else 1.0
 
     def register(self, hotkey: str, coldkey: str, *, permit: bool = False, stake: float = 1.0) -> Neuron:
         neuron = Neuron(len(self.neurons), hotkey, coldkey, stake, permit, 0.0, 1, 1)

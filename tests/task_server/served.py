@@ -36,6 +36,9 @@ class Members:
             raise Forbidden("not registered")
         return self._neurons[hotkey]
 
+    def age_seconds(self) -> float:
+        return 0.0
+
 
 settings = TaskServerSettings()
 events = EventLog(settings.events)

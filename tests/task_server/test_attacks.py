@@ -13,7 +13,8 @@ from sqlmodel import select
 
 from athena.chain.wallets import hotkey_of
 from athena.wire import IDEMPOTENCY_KEY
-from task_server.tables import NonceRow, SheetRow
+from task_server.books import NonceRow
+from task_server.tables import SheetRow
 
 
 def post(service, wallet, path, body, *, key="0123456789abcdef", **sent):

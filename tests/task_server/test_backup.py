@@ -27,9 +27,9 @@ from athena.errors import BadInput, Misconfigured, TooLarge, Unavailable
 from task_server import backup, schema
 from task_server.__main__ import cli
 from task_server.backup import restore_backup, write_backup
+from task_server.books import NonceRow
 from task_server.engines import open_engine
 from task_server.store import Store, open_store
-from task_server.tables import NonceRow
 from task_server.transaction import Transaction
 
 TABLES = SQLModel.metadata.sorted_tables

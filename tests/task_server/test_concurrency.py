@@ -28,8 +28,9 @@ from athena.client import LedgerClient
 from athena.events import read_events
 from athena.protocol import Lease, Submission
 from athena.wire import IDEMPOTENCY_KEY, SubmissionView
+from task_server.books import EventRow
 from task_server.store import open_store
-from task_server.tables import EventRow, LeaseRow, SubmissionRow, TaskRow
+from task_server.tables import LeaseRow, SubmissionRow, TaskRow
 
 SERVED = Path(__file__).with_name("served.py")
 NUM_CLIENTS, NUM_COLDKEYS = 64, 48  # some people have two hotkeys

@@ -17,6 +17,7 @@ from athena.audit import GENESIS, link_hash
 from athena.errors import AthenaError, BadInput
 from athena.protocol import Shard, Task
 from task_server import crawl as crawl_module
+from task_server.books import EventRow
 from task_server.crawl import (
     HOLD_SECONDS,
     MAX_PAUSE_SECONDS,
@@ -30,7 +31,7 @@ from task_server.crawl import (
 )
 from task_server.settings import LedgerSettings
 from task_server.store import open_store
-from task_server.tables import CrawlRow, EventRow, ShardRow, TaskRow, WarcRow
+from task_server.tables import CrawlRow, ShardRow, TaskRow, WarcRow
 
 CRAWL = "CC-MAIN-2026-43"
 OTHER = "CC-MAIN-2026-39"

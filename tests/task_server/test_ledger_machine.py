@@ -28,11 +28,13 @@ from sqlmodel import SQLModel
 
 from athena.audit import Writes, check_draws, replay, verify_chain
 from athena.chain.client import Head, Neuron
-from athena.chain.wallets import hotkey_of
+from athena.chain.wallets import Wallet, hotkey_of
 from athena.errors import AthenaError, BadInput, Conflict, Forbidden, NotFound, Unauthorized
 from athena.leasing import AUDIT_COPIES, is_audited, lease_positions
 from athena.protocol import Lease, SignedSheet, Submission
 from athena.wire import Ban, LedgerEvent
+from task_server.books import AccountRow, EventRow
+from task_server.columns import micros, table_of
 from task_server.crawl import Opening, import_crawl
 from task_server.ledger import Ledger
 from task_server.operators import Operators
@@ -40,13 +42,13 @@ from task_server.papers import Papers
 from task_server.quota import Account, QuotaSpent
 from task_server.settings import TaskServerSettings
 from task_server.store import Act, Result, Store, open_store
-from task_server.tables import AccountRow, EventRow, LeaseRow, SubmissionRow, TaskRow, micros, table_of
+from task_server.tables import LeaseRow, SubmissionRow, TaskRow
 from task_server.transaction import IDEMPOTENCY_SECONDS, SECOND, Asked, Reply, Transaction, Write
 
 TERMS = TaskServerSettings(
     rule_version="demo-1",
     lease_seconds=60.0,
-    deadline_seconds=150.0,
+    deadline_seconds=100.0,
     audit_share=0.5,
     initial_quota=4,
     max_quota=10,
@@ -67,6 +69,12 @@ def address_of(name: str) -> str:
 # Six hotkeys of five people.
 COLD = [address_of(f"cold{i}") for i in range(5)]
 MINERS = [Neuron(i, address_of(f"miner{i}"), COLD[min(i, 4)], 0.0, False, 0.0, 1, 1) for i in range(6)]
+# Stake and coldkey; the last one is also a miner.
+VALIDATORS = [(1.0, address_of("judge0")), (1.0, address_of("judge1")), (3.0, COLD[4])]
+Opinion = tuple[int, str, float]
+OPINIONS = st.tuples(
+    st.sampled_from([0, 0, 1, 1, 2]), st.sampled_from(["pass", "pass", "fail", "none"]), st.sampled_from([0.0, 1.0])
+)
 
 
 def head_at(number: int) -> Head:
@@ -253,7 +261,7 @@ class Ground:
     clock: Any
     submission_for: Callable[..., Submission]
     sheet_by: Callable[..., SignedSheet]
-    validators: dict[Neuron, Any]
+    validators: list[tuple[Neuron, Wallet]]
 
     def __post_init__(self) -> None:
         self.store = open_store(self.url, self.clock)
@@ -379,8 +387,8 @@ class LedgerMachine(RuleBasedStateMachine):
         assert reply.cancel == (held.task.closed or unpaid)
 
     @precondition(lambda self: self.model.leases)
-    @rule(data=st.data(), name=st.sampled_from(["data", "data", "other"]))
-    def submit(self, data: st.DataObject, name: str) -> None:
+    @rule(data=st.data(), name=st.sampled_from(["data", "data", "other"]), opinions=st.lists(OPINIONS, max_size=2))
+    def submit(self, data: st.DataObject, name: str, opinions: list[Opinion]) -> None:
         held = self.some_lease(data)
         submission = self.ground.submission_for(held.lease, name)
         refused = held.state == "released" or held.submission not in (None, submission)
@@ -388,6 +396,8 @@ class LedgerMachine(RuleBasedStateMachine):
         if view is not None:
             self.model.submit(held, submission)
             assert (view.late, view.accepted, view.verdict) == (held.late, held.accepted, held.verdict)
+        for opinion in opinions:
+            self.post_sheet(held, *opinion)
 
     @precondition(lambda self: self.model.leases)
     @rule(data=st.data())
@@ -402,11 +412,14 @@ class LedgerMachine(RuleBasedStateMachine):
             held.state = "released"
 
     @precondition(lambda self: self.model.leases)
-    @rule(data=st.data(), outcome=st.sampled_from(["pass", "fail", "none"]), units=st.sampled_from([0.0, 1.0]))
-    def score(self, data: st.DataObject, outcome: str, units: float) -> None:
+    @rule(data=st.data(), opinions=st.lists(OPINIONS, min_size=1, max_size=3))
+    def score(self, data: st.DataObject, opinions: list[Opinion]) -> None:
         held = self.some_lease(data)
-        validator = data.draw(st.sampled_from(list(self.ground.validators)))
-        wallet = self.ground.validators[validator]
+        for opinion in opinions:
+            self.post_sheet(held, *opinion)
+
+    def post_sheet(self, held: LeaseModel, index: int, outcome: str, units: float) -> None:
+        validator, wallet = self.ground.validators[index]
         sheet = self.ground.sheet_by(wallet, held.lease, outcome=outcome, units=units)
         own = held.miner.coldkey == validator.coldkey
         reply = self.ask(validator, lambda write: self.papers.post_sheet(write, sheet), Forbidden if own else None)
@@ -453,7 +466,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert (view.id, view.closed, view.open_slots) == (task.id, True, 0)
         task.closed = True
 
-    @rule(coldkey=st.sampled_from(COLD), reason=st.sampled_from(["sold its keys", None, None]))
+    @rule(coldkey=st.sampled_from([*COLD, COLD[4]]), reason=st.sampled_from(["sold its keys", None, None]))
     def ban(self, coldkey: str, reason: str | None) -> None:
         self.operators.ban(self.asked("key:1"), Ban(coldkey=coldkey, reason=reason)).result()
         self.model.accounts[coldkey] = self.model.account(coldkey).barred(reason)
@@ -496,8 +509,9 @@ class LedgerMachine(RuleBasedStateMachine):
         seen = self.read()
         self.the_ledger_is_as_the_model(seen)
         self.no_task_is_leased_too_often(seen)
-        self.the_chain_tells_all(seen)
-        self.the_draws_can_be_recomputed(seen)
+        events = seen.chain()
+        self.the_chain_tells_all(events, seen)
+        self.the_draws_can_be_recomputed(events)
 
     def the_ledger_is_as_the_model(self, seen: Seen) -> None:
         model = self.model
@@ -524,8 +538,7 @@ class LedgerMachine(RuleBasedStateMachine):
             assert task.slots == task.copies - len(taken) >= 0
             assert len({lease.hotkey for lease in own}) == len({lease.coldkey for lease in own}) == len(own)
 
-    def the_chain_tells_all(self, seen: Seen) -> None:
-        events = seen.chain()
+    def the_chain_tells_all(self, events: list[LedgerEvent], seen: Seen) -> None:
         assert verify_chain(events).sequence == len(events)
         assert {lease.id: (lease.state, lease.fencing) for lease in seen.leases} == {
             lease_id: (lease.state, lease.fencing) for lease_id, lease in replay(events).leases.items()
@@ -538,8 +551,8 @@ class LedgerMachine(RuleBasedStateMachine):
         tokens = [event.body["fencing"] for event in events if event.kind == "leased"]
         assert all(earlier < later for earlier, later in pairwise(tokens))
 
-    def the_draws_can_be_recomputed(self, seen: Seen) -> None:
-        events, writes = seen.chain(), Writes()
+    def the_draws_can_be_recomputed(self, events: list[LedgerEvent]) -> None:
+        writes = Writes()
         for event in events:
             writes.note(event)
         draws = check_draws(
@@ -553,12 +566,10 @@ class LedgerMachine(RuleBasedStateMachine):
 
 
 def test_the_ledger_keeps_its_promises(database_url, held_clock, wallets, submission_for, sheet_by):
-    keys = [wallets(f"validator{i}") for i in range(3)]
-    # The last one is also a miner.
-    validators = {
-        Neuron(10 + i, hotkey_of(key), COLD[4] if i == 2 else address_of(f"cold of {i}"), stake, True, 0.0, 1, 1): key
-        for i, (key, stake) in enumerate(zip(keys, (1.0, 1.0, 3.0), strict=True))
-    }
+    validators = []
+    for i, (stake, coldkey) in enumerate(VALIDATORS):
+        wallet = wallets(f"validator{i}")
+        validators.append((Neuron(10 + i, hotkey_of(wallet), coldkey, stake, True, 0.0, 1, 1), wallet))
     ground = Ground(database_url, held_clock, submission_for, sheet_by, validators)
     terms = settings(
         max_examples=200,

@@ -170,7 +170,7 @@ def test_a_newer_database_is_left_alone(engine: Engine, next_release: pytest.Mon
 OPENER = """
 import sys
 from task_server.store import open_store
-from task_server.tables import NonceRow
+from task_server.books import NonceRow
 
 print("ready", flush=True)
 sys.stdin.readline()

@@ -22,8 +22,8 @@ from athena.audit import GENESIS, link_hash
 from athena.errors import BadInput, Conflict, Misconfigured, Unavailable
 from athena.events import EventLog, read_events
 from task_server import engines
+from task_server.books import EventRow, NonceRow
 from task_server.store import Act, Store, open_store
-from task_server.tables import EventRow, NonceRow
 from task_server.transaction import Asked, Transaction, once
 
 
@@ -269,7 +269,7 @@ KILLED = """
 import os, signal, sys
 from sqlalchemy import insert
 from task_server.store import open_store
-from task_server.tables import NonceRow
+from task_server.books import NonceRow
 
 store = open_store(sys.argv[1])
 for nonce in range(1, 4):

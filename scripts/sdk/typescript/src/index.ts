@@ -2,9 +2,9 @@
  * A typed client of Athena's task server. Everyone may read; what is written is signed with a hotkey (btauth/1).
  */
 import createClient, { type Client, type ClientOptions, type Middleware } from "openapi-fetch";
-import type { components, paths } from "./schema.ts";
+import type { components, paths } from "./schema.js";
 
-export type { components, operations, paths } from "./schema.ts";
+export type { components, operations, paths } from "./schema.js";
 
 /** The API's nouns by name, such as `Noun["Lease"]`. */
 export type Noun = components["schemas"];
