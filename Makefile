@@ -3,7 +3,7 @@ TORCH ?= cpu
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS := 1
 
-.PHONY: help setup demo test test-full check fix lock clean
+.PHONY: help setup demo test test-full bench-server check fix lock sdk clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -24,6 +24,9 @@ test-full: setup  ## everything, full-size runs included
 	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/loop
 	$(BIN)/python -m pytest tests/loop
 
+bench-server: setup  ## claims per second of the task server, as JSON lines (takes minutes; ARGS=--quick)
+	$(BIN)/python scripts/bench_server.py $(ARGS)
+
 check: setup  ## lint, types, direction of imports, the style guide's numbers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -39,5 +42,8 @@ lock: setup  ## write the installed versions to requirements.lock
 	( head -1 requirements.lock; $(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' ) > requirements.lock.new
 	mv requirements.lock.new requirements.lock
 
-clean:  ## remove caches and the demo's output, keep the environment
-	rm -rf demo-out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+sdk: setup  ## clients of the task server for Python and TypeScript in build/sdk (needs PyPI and npm once)
+	$(BIN)/python scripts/sdk.py
+
+clean:  ## remove caches, the clients and the demo's output, keep the environment
+	rm -rf demo-out build/sdk .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

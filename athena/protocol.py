@@ -19,6 +19,7 @@ from athena.errors import BadInput
 
 MAX_COMMITMENT_BYTES = 384  # three Raw128 fields of the commitments pallet
 MAX_WARCS_PER_SHARD = 32
+MAX_BITS_PER_BYTE = 64.0  # more than any model makes of any text: who adds effects up stays among finite numbers
 ROW_FIELDS = (
     "text", "url", "date", "language", "language_score", "token_count",
     "warc_path", "warc_offset", "warc_length", "record_id", "payload_digest",
@@ -263,7 +264,7 @@ class Arm(Noun):
 class Effect(Noun):
     """Paired difference to the canonical refinement, bits per byte, positive is better, with a 95 % interval."""
 
-    mean: float
+    mean: Annotated[float, Field(ge=-MAX_BITS_PER_BYTE, le=MAX_BITS_PER_BYTE)]
     low: float
     high: float
     by_domain: dict[str, float]
@@ -287,7 +288,7 @@ class ScoreSheet(Noun):
     effect: Effect | None = None
     yield_ratio: float = 0.0
     time_factor: float = 0.0
-    units: float = 0.0
+    units: Annotated[float, Field(ge=0, le=MAX_WARCS_PER_SHARD)] = 0.0
 
 
 class SignedSheet(Noun):

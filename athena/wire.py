@@ -29,6 +29,8 @@ IDEMPOTENCY_KEY = "Idempotency-Key"
 Item = TypeVar("Item")
 _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 Domain = Annotated[str, StringConstraints(pattern=rf"^{_LABEL}(\.{_LABEL})+$", max_length=253)]
+Reason = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*$", max_length=500)]
+"""One line of text, without control characters."""
 Counter = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Progress = Annotated[dict[Counter, Annotated[int, Field(ge=0, lt=2**53)]], Field(max_length=32)]
 
@@ -221,7 +223,7 @@ class OptOut(Noun):
     """
 
     domain: Domain
-    reason: Annotated[str, StringConstraints(max_length=500)]
+    reason: Reason
     since_block: int
     until_block: int | None = None
 
@@ -246,14 +248,14 @@ class Ban(Noun):
     """Bar a coldkey, with all its hotkeys, from every write. `reason` null lifts the ban."""
 
     coldkey: Hotkey
-    reason: Annotated[str, StringConstraints(min_length=1, max_length=500)] | None
+    reason: Annotated[Reason, StringConstraints(min_length=1)] | None
 
 
 class AskOptOut(Noun):
     """Add a domain to the opt-out list, or withdraw it."""
 
     domain: Domain
-    reason: Annotated[str, StringConstraints(max_length=500)] = ""
+    reason: Reason = ""
     withdraw: bool = False
 
 

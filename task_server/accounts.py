@@ -7,10 +7,11 @@ from sqlmodel import col
 
 from athena.errors import Forbidden
 from task_server.books import AccountRow
+from task_server.prepared import Prepared
 from task_server.quota import Account
 from task_server.transaction import Transaction
 
-_HELD = (
+_HELD = Prepared(
     select(
         col(AccountRow.coldkey),
         col(AccountRow.quota),
@@ -23,7 +24,7 @@ _HELD = (
     .with_for_update(key_share=True)
 )
 _BAN = select(col(AccountRow.ban)).where(col(AccountRow.coldkey) == bindparam("of"))
-_SAVE = (
+_SAVE = Prepared(
     update(AccountRow)
     .where(col(AccountRow.coldkey) == bindparam("of"))
     .values({name: bindparam(name) for name in ("quota", "allowance", "refilled_at", "streak", "ban")})
@@ -35,11 +36,11 @@ def locked(tx: Transaction, coldkey: str, initial_quota: int) -> Account:
 
     A coldkey that has none is given one.
     """
-    row = tx.connection.execute(_HELD, {"of": coldkey}).first()
+    row = _HELD.first(tx.connection, of=coldkey)
     if row is None:
         fresh = Account.opened(coldkey, initial_quota, tx.now)
         tx.insert_new(AccountRow, **vars(fresh))
-        row = tx.connection.execute(_HELD, {"of": coldkey}).one()
+        row = _HELD.one(tx.connection, of=coldkey)
     return Account(*row).refilled(tx.now)
 
 
@@ -62,4 +63,4 @@ def _admit(ban: str | None) -> None:
 
 def save(tx: Transaction, account: Account) -> None:
     values = vars(account).copy()
-    tx.connection.execute(_SAVE, {"of": values.pop("coldkey"), **values})
+    _SAVE.run(tx.connection, of=values.pop("coldkey"), **values)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
-from sqlalchemy import Row, bindparam, case, exists, func, or_, select, update
+from sqlalchemy import bindparam, case, exists, func, or_, select, update
 from sqlmodel import col
 
 from athena.leasing import MAX_DRAWS, lease_positions
+from task_server.prepared import Line, Prepared
 from task_server.tables import IS_OPEN, LeaseRow, TaskRow
 from task_server.transaction import Transaction
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 DRAWS_PER_QUERY = (31, 224)  # after the first draw, which nearly always finds a free task
 WALK_PER_QUERY = 16
 
-_LISTED = (
+_LISTED = Prepared(
     select(col(TaskRow.position))
     .where(col(TaskRow.opened_block) <= bindparam("block"))
     .order_by(col(TaskRow.opened_block).desc(), col(TaskRow.position).desc())
@@ -45,7 +46,7 @@ _FREE = (
     .scalar_subquery()
 )
 _NEW_COPIES = case((col(TaskRow.audit_block).is_(None), bindparam("new_copies")), else_=0)
-_TAKE = (
+_TAKE = Prepared(
     update(TaskRow)
     .where(col(TaskRow.id) == _FREE)
     .values(
@@ -71,7 +72,7 @@ class Drawn:
 
     index: int
     num_listed: int
-    task: Row[Any]
+    task: Line
 
 
 def draw(tx: Transaction, caller: Neuron, head: Head, new_copies: int) -> Drawn | None:
@@ -79,16 +80,14 @@ def draw(tx: Transaction, caller: Neuron, head: Head, new_copies: int) -> Drawn 
 
     A task that is leased for the first time gets `new_copies` more slots.
     """
-    last = tx.connection.execute(_LISTED, {"block": head.number}).scalar()
+    last = _LISTED.first(tx.connection, block=head.number)
     if last is None:
         return None
     who = {"hotkey": caller.hotkey, "coldkey": caller.coldkey}
-    for index, position in _candidates(tx, who, head, last + 1):
-        taken = tx.connection.execute(
-            _TAKE, {"at": position, "new_copies": new_copies, "next_block": head.number + 1, **who}
-        ).first()
+    for index, position in _candidates(tx, who, head, last.position + 1):
+        taken = _TAKE.first(tx.connection, at=position, new_copies=new_copies, next_block=head.number + 1, **who)
         if taken is not None:
-            return Drawn(index, last + 1, cast("Row[Any]", taken))
+            return Drawn(index, last.position + 1, taken)
     return None
 
 

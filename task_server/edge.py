@@ -16,6 +16,7 @@ from athena.errors import AthenaError, BadInput, RateLimited, TooLarge, Unavaila
 from athena.wire import Problem
 
 BUSY_RETRY_SECONDS = 2  # for a server that is busy, or has lost sight of the chain
+_NO_ROUTE = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)
 _BODY_HEADERS = (b"content-length", b"transfer-encoding")
 
 
@@ -92,11 +93,12 @@ def add_problem_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def _framework(request: Request, error: HTTPException) -> Response:
-        problem = _plain(HTTPStatus(error.status_code), str(error.detail))
-        headers = dict(error.headers or {})
-        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        status = HTTPStatus(error.status_code)
+        headers = {name.lower(): value for name, value in (error.headers or {}).items()}
+        if status == HTTPStatus.METHOD_NOT_ALLOWED:
             headers["allow"] = ", ".join(_methods(app, request) or [headers["allow"]])
-        return _response(problem, headers)
+        detail = "no such route, or not for this method" if status in _NO_ROUTE else str(error.detail)
+        return _response(_plain(status, detail), headers)
 
     @app.exception_handler(Exception)
     async def _bug(_request: Request, _error: Exception) -> Response:
@@ -106,7 +108,8 @@ def add_problem_handlers(app: FastAPI) -> None:
 def render(error: AthenaError) -> Response:
     """An error as a response, with Retry-After where the same request may succeed later."""
     status = HTTPStatus(error.status)
-    problem = Problem(title=status.phrase, status=status, detail=error.message, code=error.code, remedy=error.remedy)
+    detail = error.message.encode(errors="replace").decode()  # it may repeat half a surrogate pair that was sent
+    problem = Problem(title=status.phrase, status=status, detail=detail, code=error.code, remedy=error.remedy)
     headers = {}
     if isinstance(error, RateLimited):
         headers["retry-after"] = str(math.ceil(error.retry_after_seconds))

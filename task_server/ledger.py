@@ -18,6 +18,7 @@ from task_server import accounts, leases
 from task_server.books import CanaryRow
 from task_server.columns import moment, table_of
 from task_server.drawing import draw
+from task_server.prepared import Prepared
 from task_server.quota import Account, QuotaSpent
 from task_server.settings import TaskServerSettings
 from task_server.store import Store
@@ -32,12 +33,14 @@ SWEEP_MICROS = SECOND  # a claim looks for leases that ran out if this process h
 NONCE_SECONDS = 2 * (MAX_AGE_SECONDS + MAX_SKEW_SECONDS)
 
 _SUBMISSIONS = table_of(SubmissionRow)
-_SUBMISSION_OF = select(_SUBMISSIONS).where(_SUBMISSIONS.c.lease_id == bindparam("lease"))
-_SUBMIT = insert(_SUBMISSIONS).returning(_SUBMISSIONS)
-_TERMS = select(col(TaskRow.rule_version), col(TaskRow.slots), col(TaskRow.closed)).where(
-    col(TaskRow.id) == bindparam("task")
+_SUBMISSION_OF = Prepared(select(_SUBMISSIONS).where(_SUBMISSIONS.c.lease_id == bindparam("lease")))
+_SUBMIT = Prepared(insert(_SUBMISSIONS))
+_TERMS = Prepared(
+    select(col(TaskRow.rule_version), col(TaskRow.slots), col(TaskRow.closed)).where(
+        col(TaskRow.id) == bindparam("task")
+    )
 )
-_CANARY = select(col(CanaryRow.manifest)).where(col(CanaryRow.task_id) == bindparam("task"))
+_CANARY = Prepared(select(col(CanaryRow.manifest)).where(col(CanaryRow.task_id) == bindparam("task")))
 _AUDITS_DUE = (
     select(col(TaskRow.audit_block))
     .where(col(TaskRow.audited).is_(None), col(TaskRow.audit_block) <= bindparam("head"))
@@ -97,7 +100,7 @@ class Ledger:
             if lease.state == "active":
                 expires_at = min(tx.now + round(self._settings.lease_seconds * SECOND), lease.deadline_at)
             leases.beat(tx, lease, expires_at, canonical_json(dict(progress)).decode())
-            terms = tx.connection.execute(_TERMS, {"task": lease.task_id}).one()
+            terms = _TERMS.one(tx.connection, task=lease.task_id)
             cancel = terms.closed or (lease.state == "expired" and terms.slots < 1)
             tx.note(
                 "heartbeat", task=lease.task_id, hotkey=lease.hotkey, lease=lease.id, fencing=lease.fencing,
@@ -133,13 +136,13 @@ class Ledger:
 
         def submit(tx: Transaction) -> SubmissionView:
             lease = self._own(tx, write, submission.lease_id, submission.fencing)
-            terms = tx.connection.execute(_TERMS, {"task": lease.task_id}).one()
+            terms = _TERMS.one(tx.connection, task=lease.task_id)
             _check_manifest(submission, lease, terms.rule_version)
-            earlier = tx.connection.execute(_SUBMISSION_OF, {"lease": lease.id}).first()
+            earlier = _SUBMISSION_OF.first(tx.connection, lease=lease.id)
             if earlier is not None:
                 if earlier.body != submission.canonical().decode():
                     raise Conflict("the lease has another submission already")
-                return SubmissionRow(**earlier._mapping).view(revealed=True)
+                return SubmissionRow(**earlier._asdict()).view(revealed=True)
             if lease.state == "released":
                 raise Conflict("the lease was released", remedy="claim another task")
             return self._keep(tx, submission, lease)
@@ -219,7 +222,7 @@ class Ledger:
         accepted = not late or leases.take_slot(tx, lease.task_id)
         row = SubmissionRow.of(submission, lease, submitted_at=tx.now, late=late, accepted=accepted)
         row.canary_passed = self._canary_passed(tx, submission, lease)
-        tx.connection.execute(_SUBMIT, row.model_dump(exclude={"sequence"}))
+        _SUBMIT.run(tx.connection, **row.model_dump(exclude={"sequence"}))
         if accepted:
             leases.set_state(tx, lease, "submitted")
         leases.record(
@@ -230,10 +233,10 @@ class Ledger:
 
     def _canary_passed(self, tx: Transaction, submission: Submission, lease: leases.LeaseLine) -> bool | None:
         """Null for a task whose output is not known; a submission that contradicts it lowers its miner's quota."""
-        known = tx.connection.execute(_CANARY, {"task": lease.task_id}).scalar()
+        known = _CANARY.first(tx.connection, task=lease.task_id)
         if known is None:
             return None
-        passed = _agrees(submission.manifest, Manifest.model_validate_json(known))
+        passed = _agrees(submission.manifest, Manifest.model_validate_json(known.manifest))
         if not passed:
             account = accounts.locked(tx, lease.coldkey, self._settings.initial_quota)
             accounts.save(tx, account.punished())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from ipaddress import ip_address
+from ipaddress import IPv6Address
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -13,8 +13,9 @@ from athena.errors import RateLimited
 from task_server.edge import render
 
 MINUTE = 60.0
+_ROUNDING = 0.001  # of a request
 _STATE = "athena.limit"
-_NETWORK_GROUPS = 4  # of an IPv6 address: whoever has one has the 2^64 of its network
+_NETWORK_BYTES = 8  # of an IPv6 address: whoever has one has the 2^64 of its network
 
 
 class Allowance:
@@ -42,10 +43,10 @@ class Allowance:
         full_at = self._full_at.get(who) or self._older.get(who, now)
         after = max(full_at, now) + self._interval
         excess = after - now - MINUTE
-        if excess > self._interval / 1000:  # what rounding makes of nothing
+        if excess > _ROUNDING * self._interval:
             return 0, after - self._interval - now, excess
         self._full_at[who] = after
-        return round((MINUTE - (after - now)) // self._interval), after - now, 0.0
+        return math.floor(_ROUNDING - excess / self._interval), after - now, 0.0
 
 
 class Limits:
@@ -79,11 +80,14 @@ def _tell(scope: Scope, limit: int, remaining: int, reset_seconds: float, wait_s
 
 
 def _network(address: str) -> str:
-    """Who an address stands for: itself, or the /64 network of an IPv6 address."""
+    """Who an address stands for: itself, or the network that an IPv6 address lies in."""
     if ":" not in address:
         return address
-    parsed = ip_address(address)
-    return ":".join(parsed.exploded.split(":")[:_NETWORK_GROUPS])
+    try:
+        parsed = IPv6Address(address)
+    except ValueError:  # what a proxy in front makes of an address
+        return address
+    return str(parsed.ipv4_mapped or parsed.packed[:_NETWORK_BYTES].hex())
 
 
 class RateLimit:

@@ -7,7 +7,10 @@ from base64 import b64decode, urlsafe_b64encode
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
+
+from sqlalchemy import BigInteger, ColumnElement, func, literal, literal_column
+from sqlmodel import col
 
 from athena.errors import BadInput
 
@@ -17,6 +20,14 @@ MAX_PAGE_BYTES = 4 * 2**20
 _SEAL_BYTES = 6
 
 Row = TypeVar("Row")
+
+
+def sifted(column: str) -> ColumnElement[str]:
+    """A text column of a table in a form that no index has, for a condition beside a narrower one.
+
+    Without statistics SQLite may prefer the index of the wide condition, and walk through most of a table.
+    """
+    return func.coalesce(col(column), literal_column("''"))
 
 
 @dataclass(frozen=True)
@@ -69,6 +80,10 @@ class Walk:
             raise BadInput("the cursor is none of this list")
         return int(self.after)
 
+    def is_after(self, column: Any) -> ColumnElement[bool]:
+        """Whether a row comes after the place. In 64 bits: PostgreSQL would refuse a key beyond a column's 32."""
+        return cast("ColumnElement[bool]", column > literal(self.after_number, BigInteger))
+
     def slice(
         self, rows: Iterable[Row], key: Callable[[Row], int | str], size: Callable[[Row], int] = lambda _row: 0
     ) -> Slice[Row]:
@@ -94,6 +109,8 @@ class Walk:
             key = raw[_SEAL_BYTES:].decode("ascii")
         except ValueError as error:
             raise BadInput("not a cursor of this server") from error
+        if not key.isprintable():  # PostgreSQL takes no NUL
+            raise BadInput("not a cursor of this server")
         if raw[:_SEAL_BYTES] != self._seal(key):
             raise BadInput(
                 "the cursor is of another list, or of other filters", remedy="keep the filters of the first page"

@@ -9,7 +9,14 @@ from contextlib import AbstractContextManager
 from typing import Literal
 
 from fastapi import APIRouter, Response
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 from sqlmodel import Session
@@ -22,8 +29,12 @@ from task_server.membership import Membership
 from task_server.standings import Standings
 from task_server.store import Act, Result, Store
 
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a time beside each count, which nobody plots
+
 UNKNOWN = "unknown"
 """The route of a request that no route fits, and a method that HTTP does not know: labels must stay few."""
+CLIENT_LEFT = 499
+"""The status of a request that nobody was there to be answered."""
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -77,7 +88,7 @@ class Measure:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        status = 500  # of a reply that an error keeps from being sent
+        status = CLIENT_LEFT
 
         async def noting(message: Message) -> None:
             nonlocal status
@@ -87,6 +98,9 @@ class Measure:
 
         try:
             await self._app(scope, receive, noting)
+        except Exception:
+            status = 500  # which is sent outside of here
+            raise
         finally:
             route = getattr(scope.get("route"), "path_format", UNKNOWN)
             self._observe(route, scope["method"], status, time.perf_counter() - started)

@@ -36,7 +36,8 @@ _COUNTED: dict[int | str, dict[str, Any]] = {
 FOR_EVER = {"cache-control": "public, max-age=31536000, immutable"}
 
 Cursor = Annotated[
-    str | None, Query(max_length=120, description="`next` of an earlier page of this list under these filters.")
+    str | None,
+    Query(pattern=r"^[A-Za-z0-9_-]{8,120}$", description="`next` of an earlier page of this list under these filters."),
 ]
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Most items on a page; large ones end it earlier.")]
 OfHotkey = Annotated[Hotkey | None, Query(description="Of this miner only.")]

@@ -15,7 +15,7 @@ from athena.protocol import Lease, LeaseState, Shard, Task
 from athena.wire import CrawlView, EventHead, OptOuts, ShardView, TaskView
 from task_server.books import EventHeadRow, EventRow, OptOutRow
 from task_server.columns import table_of
-from task_server.paging import Listed, PageRequest, Walk
+from task_server.paging import Listed, PageRequest, Walk, sifted
 from task_server.store import Store
 from task_server.tables import (
     IS_ACTIVE,
@@ -84,7 +84,7 @@ class Records:
     def shards(self, request: PageRequest, *, crawl: str | None) -> Listed:
         """By sequence; a page with a next one is final."""
         walk = Walk("shards", request, crawl=crawl)
-        query = select(ShardRow).where(col(ShardRow.sequence) > walk.after_number).order_by(col(ShardRow.sequence))
+        query = select(ShardRow).where(walk.is_after(col(ShardRow.sequence))).order_by(col(ShardRow.sequence))
         if crawl is not None:
             query = query.where(col(ShardRow.crawl) == crawl)
         with self._store.read() as session:
@@ -102,13 +102,13 @@ class Records:
     def tasks(self, request: PageRequest, *, crawl: str | None, is_open: bool | None) -> Listed:
         """By place in the draw."""
         walk = Walk("tasks", request, crawl=crawl, open=is_open)
-        query = _TASKS.where(col(TaskRow.position) > walk.after_number).order_by(col(TaskRow.position))
+        query = _TASKS.where(walk.is_after(col(TaskRow.position))).order_by(col(TaskRow.position))
         if is_open is not None:
             query = query.where(IS_OPEN if is_open else IS_FILLED)
         with self._store.read() as session:
             if crawl is not None:
                 first, last = _positions_of(session, crawl)
-                query = query.where(col(TaskRow.position).between(first, last), col(ShardRow.crawl) == crawl)
+                query = query.where(col(TaskRow.position).between(first, last), sifted(ShardRow.crawl) == crawl)
             page = walk.slice(session.execute(query.limit(walk.limit + 1)), lambda row: row[0].position)
             views = _task_views(session, page.rows)
         return Listed([view.model_dump_json() for view in views], page.next)
@@ -126,7 +126,7 @@ class Records:
         """By fencing token: in the order in which they were issued."""
         walk = Walk("leases", request, hotkey=hotkey, task_id=task_id, state=state)
         now = self._clock()
-        query = _LEASED.where(_LEASES.c.fencing > walk.after_number).order_by(_LEASES.c.fencing)
+        query = _LEASED.where(walk.is_after(_LEASES.c.fencing)).order_by(_LEASES.c.fencing)
         if task_id is not None:
             query = query.where(_LEASES.c.task_id == task_id)
         if hotkey is not None:
@@ -216,7 +216,7 @@ def _positions_of(session: Session, crawl: str) -> tuple[int, int]:
 def _in_state(state: LeaseState | None, now: int, is_narrow: bool) -> list[list[ColumnElement[bool] | Any]]:
     """Conditions that together hold for the leases in a state as time makes it (tables.state_at), in disjoint parts.
 
-    `is_narrow`: another condition leaves few leases, so that no index over states must be chosen in its place.
+    `is_narrow`: another condition leaves few leases, and these only sift them.
     """
     overdue = _LEASES.c.expires_at <= now
     if state is None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, exists, func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlmodel import col
 
 from athena.protocol import Submission
 from athena.wire import DatasetView
 from task_server.columns import moment
-from task_server.paging import Listed, PageRequest, Walk
+from task_server.paging import Listed, PageRequest, Walk, sifted
 from task_server.store import Store
 from task_server.tables import LeaseRow, ReleaseRow, SheetRow, SubmissionRow
 from task_server.transaction import SECOND, Clock, utc_micros
@@ -36,17 +36,13 @@ class Results:
         walk = Walk("submissions", request, hotkey=hotkey, task_id=task_id)
         query = (
             select(SubmissionRow, _revealed(self._clock()))
-            .where(col(SubmissionRow.sequence) > walk.after_number)
+            .where(walk.is_after(col(SubmissionRow.sequence)))
             .where(*_narrowed((col(SubmissionRow.task_id), task_id), (col(SubmissionRow.hotkey), hotkey)))
             .order_by(col(SubmissionRow.sequence))
             .limit(walk.limit + 1)
         )
-        with self._store.read() as session:
-            page = walk.slice(
-                session.execute(query, execution_options=_READ_AHEAD),
-                lambda row: row[0].sequence or 0,
-                lambda row: len(row[0].body) if row[1] else 0,
-            )
+        with self._store.read() as session, session.execute(query, execution_options=_READ_AHEAD) as found:
+            page = walk.slice(found, lambda row: row[0].sequence or 0, lambda row: len(row[0].body))
         views = (row.view(revealed=revealed) for row, revealed in page.rows)
         return Listed([view.model_dump_json() for view in views], page.next)
 
@@ -55,17 +51,13 @@ class Results:
         walk = Walk("datasets", request, hotkey=hotkey)
         query = (
             select(SubmissionRow)
-            .where(col(SubmissionRow.sequence) > walk.after_number, col(SubmissionRow.accepted))
+            .where(walk.is_after(col(SubmissionRow.sequence)), col(SubmissionRow.accepted))
             .where(_revealed(self._clock()), *_narrowed((col(SubmissionRow.hotkey), hotkey)))
             .order_by(col(SubmissionRow.sequence))
             .limit(walk.limit + 1)
         )
-        with self._store.read() as session:
-            page = walk.slice(
-                session.execute(query, execution_options=_READ_AHEAD).scalars(),
-                lambda row: row.sequence or 0,
-                lambda row: len(row.body),
-            )
+        with self._store.read() as session, session.execute(query, execution_options=_READ_AHEAD) as found:
+            page = walk.slice(found.scalars(), lambda row: row.sequence or 0, lambda row: len(row.body))
         return Listed([_dataset(row).model_dump_json() for row in page.rows], page.next)
 
     def sheets(self, request: PageRequest, *, hotkey: str | None, task_id: str | None, validator: str | None) -> Listed:
@@ -87,16 +79,12 @@ class Results:
         columns = (col(kind.sequence), col(kind.received_at), col(kind.body))
         query = (
             select(*columns)
-            .where(col(kind.sequence) > walk.after_number, *filters)
+            .where(walk.is_after(col(kind.sequence)), *filters)
             .order_by(col(kind.sequence))
             .limit(walk.limit + 1)
         )
-        with self._store.read() as session:
-            page = walk.slice(
-                session.execute(query, execution_options=_READ_AHEAD),
-                lambda row: row.sequence or 0,
-                lambda row: len(row.body),
-            )
+        with self._store.read() as session, session.execute(query, execution_options=_READ_AHEAD) as found:
+            page = walk.slice(found, lambda row: row.sequence or 0, lambda row: len(row.body))
         settled = self._clock() - FINAL_SECONDS * SECOND
         final = page.next is not None and all(row.received_at < settled for row in page.rows)
         return Listed([row.body for row in page.rows], page.next, final)
@@ -115,19 +103,19 @@ def _dataset(row: SubmissionRow) -> DatasetView:
 
 
 def _revealed(now: int) -> ColumnElement[bool]:
-    """Whether every lease of a submission's task is past its deadline."""
-    return ~exists().where(col(LeaseRow.task_id) == col(SubmissionRow.task_id), col(LeaseRow.deadline_at) > now)
+    """Whether every lease of a submission's task is past its deadline.
+
+    Looked up for each row of the page: of an EXISTS, PostgreSQL may make a hash of all leases.
+    """
+    of_task = select(func.max(col(LeaseRow.deadline_at))).where(col(LeaseRow.task_id) == col(SubmissionRow.task_id))
+    return of_task.scalar_subquery() <= now
 
 
 def _narrowed(*filters: tuple[Any, str | None]) -> list[ColumnElement[bool]]:
     """Conditions for the filters that are given, the narrowest first.
 
-    A task narrows a list to a handful. Then the index must be the task's: in a form that no index has, the other
-    conditions cannot lead a planner without statistics to theirs.
+    A task narrows a list to a handful: the others only sift it.
     """
     given = [(column, value) for column, value in filters if value is not None]
     by_task = any(column.key == "task_id" for column, _ in given)
-    return [
-        func.coalesce(column, "") == value if by_task and column.key != "task_id" else column == value
-        for column, value in given
-    ]
+    return [(sifted(column) if by_task and column.key != "task_id" else column) == value for column, value in given]

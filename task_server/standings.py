@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, cast, get_args
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, cast, get_args
 
 from sqlalchemy import bindparam, case, func, select
 from sqlmodel import Session, col
@@ -17,31 +17,28 @@ from athena.errors import BadInput, NotFound
 from athena.protocol import LeaseState, Outcome
 from athena.wire import MinerView, Standing, Stats
 from task_server.books import AccountRow, EventHeadRow
-from task_server.paging import Listed, PageRequest, Walk
+from task_server.counting import Counted
+from task_server.paging import Listed, PageRequest, Walk, sifted
 from task_server.store import Store
-from task_server.tables import IS_ACTIVE, IS_ENDED, IS_OPEN, LeaseRow, ReleaseRow, SheetRow, SubmissionRow, TaskRow
-from task_server.transaction import SECOND, Clock, utc_micros
+from task_server.tables import IS_ACTIVE, IS_OPEN, LeaseRow, ReleaseRow, SheetRow, SubmissionRow, TaskRow
+from task_server.transaction import Clock, utc_micros
 
-FRESH_SECONDS = 3.0
-MAX_SHARE = 0.05
-"""Of all time that counting may take up: what took long is kept for longer."""
 _HALF = 2**26
-_DIGITS = 9  # beyond them a sum of the same floats depends on their order
+_DIGITS = 9  # of what is summed up: beyond them a sum of the same floats depends on their order
 
 _TASKS = select(func.coalesce(func.max(col(TaskRow.position)) + 1, 0))  # positions have no gaps
 _OPEN_TASKS = select(func.count()).select_from(TaskRow).where(IS_OPEN)
 _RELEASES = select(func.count()).select_from(ReleaseRow)
 _EVENTS = select(func.coalesce(func.max(col(EventHeadRow.sequence)), 0))
 _SHEETS = select(col(SheetRow.outcome), func.count()).group_by(col(SheetRow.outcome))
-_ENDED = (
-    select(col(LeaseRow.hotkey), col(LeaseRow.state), func.count())
-    .where(IS_ENDED)
-    .group_by(col(LeaseRow.hotkey), col(LeaseRow.state))
+_LEASES = select(col(LeaseRow.hotkey), col(LeaseRow.state), func.count()).group_by(
+    col(LeaseRow.hotkey), col(LeaseRow.state)
 )
-_IS_OVERDUE = case((col(LeaseRow.expires_at) <= bindparam("now"), "expired"), else_="active")
-_ACTIVE = select(col(LeaseRow.hotkey), _IS_OVERDUE.label("at_now"), func.count()).where(IS_ACTIVE).group_by(
-    col(LeaseRow.hotkey), "at_now"
-)  # fmt: skip
+_OVERDUE = (
+    select(sifted(LeaseRow.hotkey), func.count())
+    .where(IS_ACTIVE, col(LeaseRow.expires_at) <= bindparam("now"))
+    .group_by(sifted(LeaseRow.hotkey))
+)
 _LAST = select(func.max(col(LeaseRow.fencing)).label("fencing")).group_by(col(LeaseRow.hotkey)).subquery()
 _HOLDERS = (
     select(col(LeaseRow.hotkey), AccountRow)
@@ -57,90 +54,16 @@ _DONE = select(
     *(func.sum(half) for amount in _AMOUNTS for half in (amount // _HALF, amount % _HALF)),
 ).group_by(col(SubmissionRow.hotkey))
 
-# A validator's last sheet about a submission is its word; `none` says nothing, so an earlier word stands.
 _SAID = (
     select(
-        col(SheetRow.task_id),
-        col(SheetRow.hotkey),
+        *(col(key) for key in (SheetRow.task_id, SheetRow.hotkey, SheetRow.validator)),
         col(SheetRow.units),
         col(SheetRow.effect),
-        func.lead(col(SheetRow.sequence))
-        .over(
-            partition_by=(col(SheetRow.task_id), col(SheetRow.hotkey), col(SheetRow.validator)),
-            order_by=col(SheetRow.sequence),
-        )
-        .label("later"),
     )
     .where(col(SheetRow.outcome) != "none")
-    .subquery()
+    .order_by(*(col(key) for key in (SheetRow.task_id, SheetRow.hotkey, SheetRow.validator, SheetRow.sequence)))
+    .execution_options(yield_per=1000)
 )
-_OF_SUBMISSION = (_SAID.c.task_id, _SAID.c.hotkey)
-_WORDS = (
-    select(
-        _SAID,
-        func.row_number().over(partition_by=_OF_SUBMISSION, order_by=_SAID.c.units).label("place"),
-        func.count().over(partition_by=_OF_SUBMISSION).label("num_words"),
-    )
-    .where(_SAID.c.later.is_(None))
-    .subquery()
-)
-# The word in the middle, or the mean of the two there: the median.
-_JUDGED = (
-    select(_WORDS.c.hotkey, func.avg(_WORDS.c.units).label("units"), func.avg(_WORDS.c.effect).label("effect"))
-    .where((2 * _WORDS.c.place).between(_WORDS.c.num_words, _WORDS.c.num_words + 2))
-    .group_by(_WORDS.c.task_id, _WORDS.c.hotkey)
-    .subquery()
-)
-_PAID = select(_JUDGED.c.hotkey, func.sum(_JUDGED.c.units), func.avg(_JUDGED.c.effect)).group_by(_JUDGED.c.hotkey)
-
-Value = TypeVar("Value")
-
-
-@dataclass(frozen=True)
-class Count(Generic[Value]):
-    """What was counted at a time (UTC microseconds), and for how many seconds that is good enough."""
-
-    value: Value
-    at: int
-    good_seconds: float
-
-    def age_seconds(self, now: int) -> float:
-        return max(0.0, (now - self.at) / SECOND)
-
-
-class Counted(Generic[Value]):
-    """The result of `count`, at most FRESH_SECONDS old, or a few times as long as counting takes.
-
-    One thread at a time counts anew; meanwhile the others are given the old count, or wait for the first.
-    """
-
-    def __init__(self, count: Callable[[], Value], clock: Clock) -> None:
-        self._count = count
-        self._clock = clock
-        self._counting = threading.Lock()
-        self._last: Count[Value] | None = None
-
-    def get(self) -> Count[Value]:
-        """Raises what counting raises."""
-        last = self._last
-        if last is not None and (self._is_good(last) or not self._counting.acquire(blocking=False)):
-            return last
-        if last is None:
-            self._counting.acquire()
-        try:
-            if self._last is None or not self._is_good(self._last):
-                self._last = self._counted()
-            return self._last
-        finally:
-            self._counting.release()
-
-    def _is_good(self, count: Count[Value]) -> bool:
-        return 0 <= self._clock() - count.at < count.good_seconds * SECOND
-
-    def _counted(self) -> Count[Value]:
-        at, started = self._clock(), time.monotonic()
-        value = self._count()
-        return Count(value, at, max(FRESH_SECONDS, (time.monotonic() - started) / MAX_SHARE))
 
 
 @dataclass(frozen=True)
@@ -216,30 +139,59 @@ class Standings:
 
     def _count_board(self) -> tuple[Standing, ...]:
         done = {miner.hotkey: miner for miner in self._tally.get().value.miners if miner.submissions}
-        with self._store.read() as session:
-            paid = {hotkey: (units, effect) for hotkey, units, effect in session.execute(_PAID)}
-        sums = []
-        for hotkey in done.keys() | paid.keys():
-            units, effect = paid.get(hotkey, (0.0, None))
-            sums.append((-round(units, _DIGITS), hotkey, None if effect is None else round(effect, _DIGITS)))
-        return tuple(
-            Standing(
-                rank=rank,
-                hotkey=hotkey,
-                units=abs(units),
-                effect=effect,
-                submissions=done[hotkey].submissions if hotkey in done else 0,
-                tokens=done[hotkey].tokens if hotkey in done else 0,
+        with self._store.read() as session, session.connection().execute(_SAID) as sheets:
+            earned = _earnings(sheets)
+        standings = []
+        for hotkey in done.keys() | earned.keys():
+            earning, miner = earned.get(hotkey, Earning()), done.get(hotkey)
+            standings.append(
+                Standing(
+                    rank=0,
+                    hotkey=hotkey,
+                    units=round(earning.units, _DIGITS),
+                    effect=round(earning.effect / earning.num_effects, _DIGITS) if earning.num_effects else None,
+                    submissions=miner.submissions if miner else 0,
+                    tokens=miner.tokens if miner else 0,
+                )
             )
-            for rank, (units, hotkey, effect) in enumerate(sorted(sums), 1)
-        )
+        standings.sort(key=_order)
+        return tuple(standing.model_copy(update={"rank": rank}) for rank, standing in enumerate(standings, 1))
+
+
+@dataclass
+class Earning:
+    """Pay units of all that a miner submitted, and the sum of the effects of those submissions that have one."""
+
+    units: float = 0.0
+    effect: float = 0.0
+    num_effects: int = 0
+
+
+def _earnings(sheets: Iterable[Any]) -> dict[str, Earning]:
+    """By hotkey. `sheets` by submission, then in the order of their arrival: a validator's last one is its word.
+
+    The median of the words pays: the one in the middle, or the mean of the two there.
+    """
+    earned: defaultdict[str, Earning] = defaultdict(Earning)
+    for (_, hotkey), said in groupby(sheets, key=itemgetter(0, 1)):
+        words = sorted({validator: (units, effect) for _, _, validator, units, effect in said}.values(), key=_units)
+        one, other = words[(len(words) - 1) // 2], words[len(words) // 2]
+        earning = earned[hotkey]
+        earning.units += (one[0] + other[0]) / 2
+        effects = [effect for _, effect in (one, other) if effect is not None]
+        if effects:
+            earning.effect += sum(effects) / len(effects)
+            earning.num_effects += 1
+    return earned
 
 
 def _miners(session: Session, now: int) -> tuple[MinerView, ...]:
     leases: dict[str, dict[LeaseState, int]] = defaultdict(lambda: dict.fromkeys(get_args(LeaseState), 0))
-    for query in (_ENDED, _ACTIVE):
-        for hotkey, state, count in session.execute(query, {"now": now}):
-            leases[hotkey][cast(LeaseState, state)] += count
+    for hotkey, state, count in session.execute(_LEASES):
+        leases[hotkey][cast(LeaseState, state)] = count
+    for hotkey, count in session.execute(_OVERDUE, {"now": now}):
+        leases[hotkey]["active"] -= count
+        leases[hotkey]["expired"] += count
     done = {hotkey: sums for hotkey, *sums in session.execute(_DONE)}
     holders = dict(session.execute(_HOLDERS).all())
     return tuple(
@@ -264,6 +216,10 @@ def _miner(hotkey: str, leases: dict[LeaseState, int], done: list[Any], account:
         streak=account.streak,
         ban=account.ban,
     )
+
+
+def _units(word: tuple[float, float | None]) -> float:
+    return word[0]
 
 
 def _hotkey(miner: MinerView) -> str:

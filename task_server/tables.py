@@ -19,7 +19,6 @@ from sqlalchemy import (
 from sqlmodel import Field, SQLModel
 
 from athena.protocol import (
-    MAX_WARCS_PER_SHARD,
     Lease,
     LeaseState,
     SignedRelease,
@@ -30,10 +29,6 @@ from athena.protocol import (
 from athena.wire import CrawlView, SubmissionView, TaskView
 from task_server.columns import moment, partial_index, time_column
 
-MAX_UNITS = float(MAX_WARCS_PER_SHARD)
-"""What one submission can earn: a unit for each WARC file of its shard."""
-MAX_EFFECT = 8.0
-"""A byte has 8 bits: no two models are further apart."""
 # Written as the partial indexes have them, constants included: a parameter in their place, and no index would be used.
 IS_ACTIVE = text("lease.state = 'active'")
 IS_ENDED = text("lease.state <> 'active'")
@@ -141,11 +136,11 @@ class LeaseRow(SQLModel, table=True):
         UniqueConstraint("task_id", "hotkey"),
         UniqueConstraint("task_id", "coldkey"),
         Index("lease_of_hotkey", "hotkey", "fencing"),
-        partial_index("lease_held", "hotkey", "fencing", where="state = 'active'"),
+        # Not a partial one: SQLite takes lease_of_hotkey in its place, and walks through all that a miner ever held.
+        Index("lease_of_hotkey_in_state", "hotkey", "state", "fencing"),
         partial_index("lease_expiring", "expires_at", where="state = 'active'"),
         partial_index("lease_active", "fencing", where="state = 'active'"),
         partial_index("lease_ended", "state", "fencing", where="state <> 'active'"),
-        partial_index("lease_ended_of_hotkey", "hotkey", "state", "fencing", where="state <> 'active'"),
         {"sqlite_autoincrement": True},  # a fencing token is never used twice
     )
 
@@ -256,10 +251,7 @@ class SubmissionRow(SQLModel, table=True):
 
 
 class SheetRow(SQLModel, table=True):
-    """A validator may score again, after a verdict of `none` for example; all its sheets are kept in order.
-
-    `units` and `effect` (the mean) are the sheet's own, within what they can be at all: nobody's sums overflow.
-    """
+    """A validator may score again, after a verdict of `none` for example; all its sheets are kept in order."""
 
     __tablename__ = "sheet"
     __table_args__ = (
@@ -278,7 +270,7 @@ class SheetRow(SQLModel, table=True):
     stake: float  # of the validator when the sheet came in, in TAO
     outcome: str
     units: float
-    effect: float | None = None  # bits per byte
+    effect: float | None = None  # its mean, in bits per byte
     received_at: int = time_column()
     body: str = Field(sa_type=Text)
 
@@ -292,8 +284,8 @@ class SheetRow(SQLModel, table=True):
             validator=sheet.validator,
             stake=stake,
             outcome=sheet.outcome,
-            units=min(max(sheet.units, 0.0), MAX_UNITS),
-            effect=None if sheet.effect is None else min(max(sheet.effect.mean, -MAX_EFFECT), MAX_EFFECT),
+            units=sheet.units,
+            effect=None if sheet.effect is None else sheet.effect.mean,
             received_at=received_at,
             body=signed.canonical().decode(),
         )

@@ -18,6 +18,7 @@ from athena.events import EventLog
 from athena.protocol import canonical_json
 from task_server.books import IdempotencyRow, NonceRow
 from task_server.columns import table_of
+from task_server.prepared import Prepared
 
 if TYPE_CHECKING:
     from athena.chain.client import Neuron
@@ -95,17 +96,19 @@ class Transaction:
         dialect = postgresql if self.connection.dialect.name == "postgresql" else sqlite
         statement = _INSERT_NEW.get((dialect.__name__, row))
         if statement is None:
-            statement = dialect.insert(table_of(row)).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
+            statement = Prepared(dialect.insert(table_of(row)).on_conflict_do_nothing())
             _INSERT_NEW[dialect.__name__, row] = statement
-        return self.connection.execute(statement, values).rowcount == 1
+        return statement.run(self.connection, **values) == 1
 
 
-_INSERT_NEW: dict[tuple[str, type[SQLModel]], Any] = {}
+_INSERT_NEW: dict[tuple[str, type[SQLModel]], Prepared] = {}
 
-_EARLIER = select(col(IdempotencyRow.digest), col(IdempotencyRow.reply)).where(
-    col(IdempotencyRow.by) == bindparam("asker"), col(IdempotencyRow.key) == bindparam("of_key")
+_EARLIER = Prepared(
+    select(col(IdempotencyRow.digest), col(IdempotencyRow.reply)).where(
+        col(IdempotencyRow.by) == bindparam("asker"), col(IdempotencyRow.key) == bindparam("of_key")
+    )
 )
-_KEEP = insert(IdempotencyRow)
+_KEEP = Prepared(insert(IdempotencyRow))
 _FORGET_REPLIES = delete(IdempotencyRow).where(col(IdempotencyRow.created_at) < bindparam("oldest"))
 _FORGET_NONCES = delete(NonceRow).where(col(NonceRow.nonce_ns) < bindparam("oldest_ns"))
 
@@ -126,22 +129,13 @@ def once(tx: Transaction, asked: Asked, kind: type[Body], act: Callable[[], Body
     Raises BadInput when the key belongs to another request. An `act` that raises leaves no trace, so the same request
     may be tried again under its key.
     """
-    earlier = tx.connection.execute(_EARLIER, {"asker": asked.by, "of_key": asked.key}).first()
+    earlier = _EARLIER.first(tx.connection, asker=asked.by, of_key=asked.key)
     if earlier is not None:
         if earlier.digest != asked.digest:
             raise BadInput("the idempotency key was used for another request", remedy="use a new key")
         return Reply(kind, earlier.reply)
     reply = Reply(kind, act().model_dump_json())
-    tx.connection.execute(
-        _KEEP,
-        {
-            "by": asked.by,
-            "key": asked.key,
-            "digest": asked.digest,
-            "reply": reply.json,
-            "created_at": tx.now,
-        },
-    )
+    _KEEP.run(tx.connection, by=asked.by, key=asked.key, digest=asked.digest, reply=reply.json, created_at=tx.now)
     return reply
 
 

@@ -9,12 +9,13 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import httpx
 import psycopg
 import pytest
 import uvicorn
@@ -36,6 +37,7 @@ from athena.protocol import (
     SignedSheet,
     Submission,
 )
+from task_server.app import create_app
 from task_server.columns import micros, moment
 from task_server.crawl import Opening, import_crawl
 from task_server.ledger import Ledger
@@ -104,6 +106,7 @@ class Service:
     """A running server, and the means to meet it as anyone. `ledger` and `operators` stand beside it, on its store."""
 
     url: str
+    http: httpx.Client
     receiver: str
     chain: FakeChain
     clock: HeldClock
@@ -126,6 +129,11 @@ def coldkey_of(person: str) -> str:
     return str(Keypair.create_from_uri(f"//{person.replace(' ', '-')}//cold").ss58_address)
 
 
+@pytest.fixture(scope="session")
+def new_clock() -> Callable[[], HeldClock]:
+    return HeldClock
+
+
 @pytest.fixture
 def held_clock() -> HeldClock:
     return HeldClock()
@@ -137,7 +145,7 @@ def wallets(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Wallet]
     return lambda name: open_wallet(name, path=folder, create=True)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def open_tasks() -> Callable[..., None]:
     """Opens `num_tasks` one-WARC tasks in a store."""
 
@@ -171,34 +179,38 @@ def _running(app) -> Iterator[str]:
         thread.join()
 
 
-@pytest.fixture
-def serve(
-    database_url: str, held_clock: HeldClock, wallets: Callable[[str], Wallet], open_tasks
-) -> Iterator[Callable[..., Service]]:
-    """Starts a server with some tasks, on a database of each kind; settings by name.
+@pytest.fixture(scope="session")
+def serving(wallets: Callable[[str], Wallet], open_tasks) -> Callable[..., AbstractContextManager[Service]]:
+    """Runs a server with some tasks on a new database; settings by name.
 
     New miners get no copies of their own, unless the test asks for them: a task has `replication` slots.
     """
-    from task_server.app import create_app
 
-    with ExitStack() as stack:
-
-        def start(*, num_tasks: int = 8, **options) -> Service:
-            terms = {"rule_version": "demo-1", "network": "ws://127.0.0.1:1", "new_miner_copies": 0} | options
-            settings = TaskServerSettings(**terms)
-            clock, chain = held_clock, FakeChain()
-            store = open_store(database_url, clock)
-            stack.callback(store.close)
+    @contextmanager
+    def start(database_url: str, clock: HeldClock, *, num_tasks: int = 8, **options) -> Iterator[Service]:
+        terms = {"rule_version": "demo-1", "network": "ws://127.0.0.1:1", "new_miner_copies": 0} | options
+        settings = TaskServerSettings(**terms)
+        chain, signer = FakeChain(), ReplySigner(wallets("server"))
+        with closing(open_store(database_url, clock)) as store:
             open_tasks(store, num_tasks, replication=settings.replication)
-            signer = ReplySigner(wallets("server"))
-            url = stack.enter_context(_running(create_app(settings, store, chain, signer, clock)))
-            ledger, operators = Ledger(store, settings), Operators(store, settings)
-            return Service(url, signer.hotkey, chain, clock, store, ledger, operators, wallets)
+            with (
+                _running(create_app(settings, store, chain, signer, clock)) as url,
+                httpx.Client(base_url=url, trust_env=False) as http,
+            ):
+                ledger, operators = Ledger(store, settings), Operators(store, settings)
+                yield Service(url, http, signer.hotkey, chain, clock, store, ledger, operators, wallets)
 
-        yield start
+    return start
 
 
 @pytest.fixture
+def serve(database_url: str, held_clock: HeldClock, serving) -> Iterator[Callable[..., Service]]:
+    """As `serving`, on a database of each kind."""
+    with ExitStack() as stack:
+        yield lambda **options: stack.enter_context(serving(database_url, held_clock, **options))
+
+
+@pytest.fixture(scope="session")
 def submission_for() -> Callable[[Lease], Submission]:
     def build(lease: Lease, name: str = "data") -> Submission:
         dataset = DatasetRef(location=f"file:org/{name}", revision=HEX40, root=HEX64)
@@ -219,7 +231,7 @@ def submission_for() -> Callable[[Lease], Submission]:
     return build
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def sheet_by() -> Callable[..., SignedSheet]:
     """A score sheet about a lease's hotkey, signed by a validator's wallet; fields may be overridden."""
 
@@ -267,16 +279,28 @@ def postgres_server() -> Iterator[str]:
             server.cleanup()
 
 
-@pytest.fixture
-def postgres_url(postgres_server: str) -> Iterator[str]:
+@pytest.fixture(scope="session")
+def new_postgres(request: pytest.FixtureRequest) -> Callable[[], AbstractContextManager[str]]:
     """An empty PostgreSQL database, dropped afterwards whoever is still connected."""
-    name = f"test_{secrets.token_hex(8)}"
-    with psycopg.connect(postgres_server, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-        try:
-            yield make_url(postgres_server).set(database=name).render_as_string(hide_password=False)
-        finally:
-            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    @contextmanager
+    def make() -> Iterator[str]:
+        server = request.getfixturevalue("postgres_server")
+        name = f"test_{secrets.token_hex(8)}"
+        with psycopg.connect(server, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+            try:
+                yield make_url(server).set(database=name).render_as_string(hide_password=False)
+            finally:
+                connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    return make
+
+
+@pytest.fixture
+def postgres_url(new_postgres) -> Iterator[str]:
+    with new_postgres() as url:
+        yield url
 
 
 @pytest.fixture

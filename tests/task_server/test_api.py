@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import httpx
 import pytest
 
 from athena.chain.wallets import hotkey_of, sign
@@ -26,14 +25,18 @@ def test_a_lease_from_claim_to_score(serve, submission_for, sheet_by):
         assert (beat.expires_at - service.clock.now).total_seconds() == 60
         assert not beat.cancel
 
-        mining.submit(submission_for(lease))
+        view = mining.submit(submission_for(lease))
+        assert (view.late, view.accepted, view.verdict) == (False, True, None)
         judging.post_sheet(sheet_by(validator, lease))
         assert [s.state for s in mining.leases(hotkey=lease.hotkey)] == ["submitted"]
         assert [s.sheet.units for s in judging.sheets(task_id=lease.task.id)] == [1.5]
+        assert [s.verdict for s in judging.submissions(task_id=lease.task.id)] == ["pass"]
         stats = judging.stats()
         assert (stats.tasks, stats.open_tasks, stats.submissions, stats.tokens) == (8, 7, 1, 1234)
+        assert stats.leases == {"active": 0, "submitted": 1, "expired": 0, "released": 0}
         assert stats.sheets == {"pass": 1, "fail": 0, "none": 0}
-        assert stats.miners[0].leases == {"active": 0, "submitted": 1, "expired": 0, "released": 0}
+        record = judging.miner(lease.hotkey)
+        assert (record.submissions, record.passed, record.streak, record.tokens) == (1, 1, 1, 1234)
 
 
 def test_anyone_can_recompute_the_draw(serve):
@@ -85,7 +88,7 @@ def test_audit_duplicates_are_drawn_after_the_lease(serve):
         (lease,) = client.claim()
     assert service.ledger.audits_due(100) == []
     assert service.ledger.audits_due(101) == [101]
-    service.ledger.settle_audits({101: service.chain.hash_of(101)})
+    service.ledger.settle_audits({101: service.chain.hash_of(101)}).result()
     audits = []
     for miner in miners[1:]:
         with service.client(miner) as client:
@@ -96,19 +99,32 @@ def test_audit_duplicates_are_drawn_after_the_lease(serve):
 
 def test_late_work_counts_while_there_is_room_for_it(serve, submission_for):
     service = serve(num_tasks=1, lease_seconds=60, deadline_seconds=600)
-    slow, quick = service.wallet("slow"), service.wallet("quick")
-    with service.client(slow) as late, service.client(quick) as other:
+    with service.client(service.wallet("slow")) as late, service.client(service.wallet("quick")) as other:
         (lease,) = late.claim()
         service.clock.advance(61)
         assert not late.heartbeat(lease, {}).cancel
         (taken,) = other.claim()
         assert taken.fencing > lease.fencing
         assert late.heartbeat(lease, {}).cancel
-        with pytest.raises(Conflict, match="slot is gone"):
-            late.submit(submission_for(lease))
         other.release(taken)
-        late.submit(submission_for(lease))
-        assert [(s.hotkey, s.late) for s in late.submissions()] == [(lease.hotkey, True)]
+        assert not late.heartbeat(lease, {}).cancel
+        view = late.submit(submission_for(lease))
+        assert (view.late, view.accepted) == (True, True)
+        assert other.claim() == [], "its slot is taken"
+
+
+def test_late_work_without_room_is_kept_and_not_paid(serve, submission_for):
+    service = serve(num_tasks=1, lease_seconds=60, deadline_seconds=600)
+    with service.client(service.wallet("slow")) as late, service.client(service.wallet("quick")) as other:
+        (lease,) = late.claim()
+        service.clock.advance(61)
+        (taken,) = other.claim()
+        view = late.submit(submission_for(lease))
+        assert (view.late, view.accepted) == (True, False)
+        assert other.submit(submission_for(taken)).accepted, "whoever holds the slot loses nothing"
+        assert late.submit(submission_for(lease)) == view
+        assert [(s.hotkey, s.accepted) for s in late.submissions()] == [(lease.hotkey, False), (taken.hotkey, True)]
+        assert [held.state for held in late.leases()] == ["expired", "submitted"]
 
 
 def test_where_data_lies_is_hidden_until_the_deadline(serve, submission_for):
@@ -191,7 +207,7 @@ def test_lists_page_by_key(serve):
     seen, cursor = [], None
     while True:
         params = {"limit": 3} | ({"cursor": cursor} if cursor else {})
-        page = httpx.get(f"{service.url}/v1/tasks", params=params).json()
+        page = service.http.get("/v1/tasks", params=params).json()
         assert len(page["items"]) <= 3
         seen += [item["position"] for item in page["items"]]
         if (cursor := page["next"]) is None:
@@ -202,7 +218,7 @@ def test_lists_page_by_key(serve):
 def test_a_forged_cursor_is_refused(serve):
     service = serve(num_tasks=1)
     for cursor in ("", "x", "%00", "é", "dGFza3M6", "bGVhc2VzOjE=", "dGFza3M6LTE=", "dGFza3M6" + "OTk5" * 9, "A" * 65):
-        reply = httpx.get(f"{service.url}/v1/tasks", params={"cursor": cursor})
+        reply = service.http.get("/v1/tasks", params={"cursor": cursor})
         assert (reply.status_code, reply.json()["code"]) == (422, "bad-input"), cursor
 
 
@@ -224,8 +240,8 @@ def test_the_server_says_who_it_is_and_its_terms(serve):
         assert (info.rule_version, info.lease_seconds) == ("demo-1", 60)
         with pytest.raises(NotFound):
             client.task("0" * 32)
-    assert httpx.get(f"{service.url}/healthz").json() == {"status": "ok"}
-    paths = httpx.get(f"{service.url}/openapi.json").json()["paths"]
+    assert service.http.get("/healthz").json() == {"status": "ok"}
+    paths = service.http.get("/openapi.json").json()["paths"]
     assert {"/v1/leases", "/v1/submissions", "/v1/sheets", "/v1/releases", "/v1/stats", "/healthz"} <= set(paths)
 
 

@@ -1,4 +1,4 @@
-"""`python -m task_server run` as an operator meets it."""
+"""`python -m task_server` as an operator meets it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import closing
 
 import httpx
 import pytest
+from sqlalchemy import select
 
 from athena.chain.wallets import hotkey_of
 from athena.events import read_events
+from athena.protocol import Manifest, RecipeRef
 from task_server.__main__ import main
+from task_server.store import open_store
+from task_server.tables import TaskRow
 
 
 @pytest.fixture
@@ -50,19 +55,73 @@ def test_it_serves_without_a_chain_refuses_writes_and_stops_cleanly(tmp_path, en
     assert "Traceback" not in errors
 
 
-def test_a_wrong_setting_ends_with_a_remedy(monkeypatch, environment, caplog):
-    monkeypatch.setenv("ATHENA_SERVER_WALLET_PATH", environment["ATHENA_SERVER_WALLET_PATH"])
+@pytest.fixture
+def run(monkeypatch, environment, capsys, caplog):
+    """Runs a command in this process: its exit code, what it printed, and what it logged."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+    def main_with(*arguments: str) -> tuple[int, str, str]:
+        caplog.clear()
+        monkeypatch.setattr(sys, "argv", ["task_server", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code or 0, capsys.readouterr().out, caplog.text
+
+    return main_with
+
+
+def test_a_wrong_setting_ends_with_a_remedy(run):
     for arguments, message in (
         (["run", "--lease-seconds", "10", "--deadline-seconds", "5"], "longer than deadline_seconds"),
+        (["run", "--initial-quota", "10", "--max-quota", "5"], "above max_quota"),
         (["run", "--wallet", "nobody"], "btcli wallet new-hotkey"),
         (["import", "../etc"], "crawl"),
     ):
-        caplog.clear()
-        monkeypatch.setattr(sys, "argv", ["task_server", *arguments])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        assert caught.value.code == 78
-        assert message in caplog.text
+        code, _, logged = run(*arguments)
+        assert code == 78
+        assert message in logged
+
+
+def test_keys_are_made_listed_and_revoked(run):
+    _, printed, _ = run("key", "create", "--scope", "bans", "--scope", "tasks", "--note", "night shift")
+    key = printed.strip()
+    key_id = key.split("_")[1]
+    _, listed, _ = run("key", "list")
+    assert all(part in listed for part in (key_id, "bans", "night shift"))
+    assert key.split("_", 2)[2] not in listed, "it is shown once"
+    assert run("key", "revoke", key_id)[0] == 0
+    for arguments, code, message in (
+        (["revoke", key_id], 1, f"no key {key_id}"),
+        (["create", "--scope", "everything"], 2, "no scope everything"),
+    ):
+        ended, _, logged = run("key", *arguments)
+        assert ended == code
+        assert message in logged
+
+
+def test_a_manifest_makes_its_task_a_canary(run, tmp_path, open_tasks):
+    with closing(open_store(f"sqlite:///{tmp_path}/state/ledger.sqlite")) as store:
+        open_tasks(store, 1)
+        with store.read() as session:
+            task_id = session.execute(select(TaskRow.id)).scalar_one()
+    manifest = Manifest(
+        task_id=task_id, hotkey="5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY", rule_version="demo-1", files=(),
+        records=1, rows=1, rejected={}, tokens=1, root="b" * 64,
+        recipe=RecipeRef(name="fineweb-1", version="1", hash="b" * 64),
+    )  # fmt: skip
+    path = tmp_path / "manifest.json"
+    for content, code, message in (
+        (manifest.canonical(), 0, ""),
+        (manifest.canonical(), 1, "canary already"),
+        (manifest.model_copy(update={"task_id": "0" * 32}).canonical(), 1, "no task"),
+        (b"{}", 2, "is no manifest"),
+        (b" " * 2**21, 2, "is over"),
+    ):
+        path.write_bytes(content)
+        ended, _, logged = run("canary", str(path))
+        assert ended == code, logged
+        assert message in logged
 
 
 def test_it_starts_without_torch_and_datatrove():

@@ -48,7 +48,7 @@ from task_server.transaction import IDEMPOTENCY_SECONDS, SECOND, Asked, Reply, T
 TERMS = TaskServerSettings(
     rule_version="demo-1",
     lease_seconds=60.0,
-    deadline_seconds=100.0,
+    deadline_seconds=80.0,
     audit_share=0.5,
     initial_quota=4,
     max_quota=10,

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import closing
 
 import pytest
+from sqlalchemy import select
 
 from athena.chain.client import Head, Neuron
 from athena.errors import Forbidden, Unavailable
 from athena.events import EventLog, read_events
-from task_server.database import Database
-from task_server.identity import MemberNonces
+from task_server.books import NonceRow
 from task_server.ledger import Ledger
 from task_server.membership import ChainMembership
 from task_server.settings import TaskServerSettings
-from task_server.transaction import Write
-from task_server.upkeep import Upkeep
+from task_server.store import open_store
+from task_server.transaction import Asked, Write
+from task_server.upkeep import Recurring, keep_up
 
 ALICE = Neuron(0, "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY", "cold", 1.0, True, 0.0, 1, 1)
 
@@ -60,30 +62,44 @@ def test_an_old_view_is_no_view():
             ask()
 
 
-def test_upkeep_survives_an_outage_and_does_its_chores(tmp_path, open_tasks):
-    database = Database(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
-    open_tasks(database, 1, opened_block=5)
-    chain, events = ChainThatCanFail(), tmp_path / "events.jsonl"
+def test_upkeep_survives_an_outage_and_does_its_chores(database_url, open_tasks, tmp_path):
+    chain, log = ChainThatCanFail(), tmp_path / "events.jsonl"
     membership = ChainMembership(chain, max_age_seconds=60)
-    settings = TaskServerSettings(audit_share=1.0, lease_seconds=0.1, deadline_seconds=0.1)
-    ledger = Ledger(database, settings, events=EventLog(events))
-    upkeep = Upkeep(membership, ledger, MemberNonces(database, membership), refresh_seconds=0.02)
-    chain.down = True
-    upkeep.start()
-    time.sleep(0.1)
-    chain.down = False
-    try:
-        _until(lambda: membership.head().number == 10)
-        (lease,) = ledger.claim(Write(ALICE, "key", "digest"), 1, membership.head()).leases
-        chain.number = 11
-        _until(lambda: "server.expired" in {event["event"] for event in read_events(events)})
-        _until(lambda: ledger.audits_due(11) == [])
-    finally:
-        upkeep.stop()
-        database.close()
+    terms = TaskServerSettings(audit_share=1.0, lease_seconds=0.1, deadline_seconds=0.1)
+    with closing(open_store(database_url, events=EventLog(log))) as store:
+        open_tasks(store, 1, opened_block=5)
+        ledger = Ledger(store, terms)
+        upkeep = Recurring("upkeep", lambda: keep_up(membership, ledger), 0.02)
+        chain.down = True
+        upkeep.start()
+        time.sleep(0.1)
+        chain.down = False
+        try:
+            _until(lambda: membership.head().number == 10)
+            write = Write(ALICE, Asked(ALICE.hotkey, "key", "digest"), nonce_ns=1)
+            (lease,) = ledger.claim(write, 1, membership.head()).result().value.leases
+            chain.number = 11
+            _until(lambda: "server.expired" in {event["event"] for event in read_events(log)})
+            _until(lambda: ledger.audits_due(11) == [])
+            _until(lambda: _nonces(store) == [])
+        finally:
+            upkeep.stop()
+    assert not upkeep.is_alive()
     assert chain.threads == {upkeep.ident}, "the chain is read by one thread, outside requests"
-    expired = [event for event in read_events(events) if event["event"] == "server.expired"]
+    expired = [event for event in read_events(log) if event["event"] == "server.expired"]
     assert [(event["lease"], event["fencing"]) for event in expired] == [(lease.id, lease.fencing)]
+
+
+def test_a_view_says_how_old_it_is():
+    membership = ChainMembership(ChainThatCanFail(), max_age_seconds=60)
+    assert membership.age_seconds() is None
+    membership.refresh()
+    assert 0 <= membership.age_seconds() < 30
+
+
+def _nonces(store) -> list[int]:
+    with store.read() as session:
+        return list(session.execute(select(NonceRow.nonce_ns)).scalars())
 
 
 def _until(true, seconds: float = 20.0) -> None:

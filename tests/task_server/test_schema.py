@@ -82,7 +82,7 @@ def test_what_holds_the_ledger_together_is_in_the_database(engine: Engine):
     partial = {
         index.name for table in SQLModel.metadata.tables.values() for index in table.indexes if index.dialect_kwargs
     }
-    assert {"task_open", "lease_held", "lease_expiring", "opt_out_listed"} <= partial
+    assert {"task_open", "lease_active", "lease_expiring", "opt_out_listed"} <= partial
     with engine.connect() as connection:
         found = inspect(connection)
         conditions = {

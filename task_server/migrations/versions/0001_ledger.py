@@ -146,10 +146,9 @@ def _leases() -> None:
     )
     _partial("lease_active", "lease", ["fencing"], "state = 'active'")
     _partial("lease_ended", "lease", ["state", "fencing"], "state <> 'active'")
-    _partial("lease_ended_of_hotkey", "lease", ["hotkey", "state", "fencing"], "state <> 'active'")
     _partial("lease_expiring", "lease", ["expires_at"], "state = 'active'")
-    _partial("lease_held", "lease", ["hotkey", "fencing"], "state = 'active'")
     op.create_index("lease_of_hotkey", "lease", ["hotkey", "fencing"])
+    op.create_index("lease_of_hotkey_in_state", "lease", ["hotkey", "state", "fencing"])
 
 
 def _papers() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from pathlib import Path
 
 import bittensor_core
@@ -31,10 +32,11 @@ class ArchiveMachine(RuleBasedStateMachine):
     """SQLite through time against a list of plain dicts, closed and opened again at any point."""
 
     folder: Path
+    numbers = itertools.count()
 
     def __init__(self) -> None:
         super().__init__()
-        self.path = self.folder / f"{id(self)}.sqlite"
+        self.path = self.folder / f"{next(self.numbers)}.sqlite"  # an id may come again; a file must be new
         self.state = State(self.path)
         self.past: list[dict[bytes, bytes]] = []
         self.head: Block | None = None
