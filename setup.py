@@ -45,7 +45,6 @@ SERVER = [
     "alembic>=1.16",
     "fastapi>=0.140",
     "httptools>=0.7",
-    "limits>=5.8",
     "prometheus-client>=0.26",
     "sqlmodel>=0.0.40",
     "uvicorn>=0.35",

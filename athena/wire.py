@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Generic, Literal, TypeVar
 
-from pydantic import Field, JsonValue, StringConstraints
+from pydantic import Field, JsonValue, StrictBool, StringConstraints
 
 from athena.protocol import (
     MAX_WARCS_PER_SHARD,
@@ -256,7 +256,7 @@ class AskOptOut(Noun):
 
     domain: Domain
     reason: Reason = ""
-    withdraw: bool = False
+    withdraw: StrictBool = False
 
 
 class Problem(Noun):

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from bench_load import CLAIM, NOOP, members
-from bench_subject import Cast, Sample, Subject, new_database, postgres
+from bench_subject import Sample, Stage, Subject, new_database, postgres
 
 DATABASES = ("sqlite", "postgresql")
 FEW, HEADLINE_SHARDS, MANY = 1_000, 100_000, 1_000_000  # a crawl has about a hundred thousand WARC files
@@ -43,13 +43,13 @@ def main() -> None:
     keys = members((1 + rounds) * sum(REQUESTS.values()))
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="athena-bench-", dir=DISK)))
-        cast = Cast(folder, keys)
+        stage = Stage(folder, keys)
         postgres_url, postmaster = stack.enter_context(postgres(folder / "postgres"))
         subjects: list[Subject] = []
         for size in sizes:
             for url, pid in ((f"sqlite:///{folder}/{size}.sqlite", None), (new_database(postgres_url), postmaster)):
                 say(f"filling a ledger with {size} shards")
-                subjects.append(Subject(cast, url, size, pid))
+                subjects.append(Subject(stage, url, size, pid))
                 stack.callback(subjects[-1].close)
         for number in range(1 + rounds):
             say(f"round {number} of {rounds}")

@@ -40,7 +40,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Cast:
+class Stage:
     """What all servers share: `folder` for their ledgers, their wallet, and the `keys` of their members."""
 
     folder: Path
@@ -62,20 +62,20 @@ class Cast:
 class Subject:
     """One server. `postmaster` is the process id of the PostgreSQL server that its ledger lies on, if it does."""
 
-    def __init__(self, cast: Cast, url: str, open_shards: int, postmaster: int | None) -> None:
+    def __init__(self, stage: Stage, url: str, open_shards: int, postmaster: int | None) -> None:
         self.database, self.open_shards = make_url(url).get_backend_name(), open_shards
         self.samples: dict[tuple[str, int], list[Sample]] = {}
-        self._engine = fill(url, open_shards, [key.ss58_address for key in cast.keys])
+        self._engine = fill(url, open_shards, [key.ss58_address for key in stage.keys])
         self._process = subprocess.Popen(
-            [sys.executable, SERVED, url, cast.wallets, cast.members], stdout=subprocess.PIPE, text=True
+            [sys.executable, SERVED, url, stage.wallets, stage.members], stdout=subprocess.PIPE, text=True
         )
         assert self._process.stdout is not None
         self._port = int(self._process.stdout.readline())
-        self._hotkey = hotkey_of(open_wallet(WALLET, path=cast.wallets))
+        self._hotkey = hotkey_of(open_wallet(WALLET, path=stage.wallets))
         self._server = psutil.Process(self._process.pid)
         self._postmaster = psutil.Process(postmaster) if postmaster is not None else None
         # A claim is of a hotkey that holds no lease: that never claimed before.
-        self._keys: dict[str, Iterator[Keypair]] = {CLAIM: iter(cast.keys), NOOP: cycle(cast.keys)}
+        self._keys: dict[str, Iterator[Keypair]] = {CLAIM: iter(stage.keys), NOOP: cycle(stage.keys)}
         self._leased: list[str] = []
 
     def take_turn(self, paths: Sequence[str], num_clients: int, num_requests: int, *, keep: bool) -> None:

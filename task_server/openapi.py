@@ -49,6 +49,7 @@ _PROBLEMS = {
     503: ("unavailable", "the database is busy or out of reach"),
 }
 """Code, and an example of a text, by status."""
+_OR = {429: ", or quota-spent for a claim"}
 _OF_ALL = (408, 413, 429)
 _OF_WRITES = (400, 401, 403, 404, 409, 422, 503)
 
@@ -133,7 +134,7 @@ def _problem_response(status: int, code: str, detail: str) -> dict[str, Any]:
     problem = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, code=code)
     wait = ("Retry-After",) if status in (429, 503) else ()
     return {
-        "description": f"{problem.title}. Code: {code}.",
+        "description": f"{problem.title}. Code: {code}{_OR.get(status, '')}.",
         "headers": _headers(*_RATE, *wait) | _headers(_SIGNED, required=False),
         "content": {
             "application/problem+json": {

@@ -15,7 +15,7 @@ from athena.protocol import Lease, LeaseState, Shard, Task
 from athena.wire import CrawlView, EventHead, OptOuts, ShardView, TaskView
 from task_server.books import EventHeadRow, EventRow, OptOutRow
 from task_server.columns import table_of
-from task_server.paging import Listed, PageRequest, Walk, sifted
+from task_server.paging import Listed, PageRequest, Walk
 from task_server.store import Store
 from task_server.tables import (
     IS_ACTIVE,
@@ -38,6 +38,11 @@ _LEASED = (
     select(_LEASES, col(TaskRow.rule_version), col(TaskRow.opened_block), col(TaskRow.shard), col(ShardRow.crawl))
     .join(TaskRow, col(TaskRow.id) == _LEASES.c.task_id)
     .join(ShardRow, _OF_SHARD)
+)
+_SHARDS = table_of(ShardRow).alias()
+# Looked up for each task of the page: by a join, PostgreSQL would rather begin with all shards of the crawl.
+_IS_OF_CRAWL = select(_SHARDS.c.crawl).where(_SHARDS.c.sequence == col(TaskRow.shard)).scalar_subquery() == bindparam(
+    "of_crawl"
 )
 _PATHS = (
     select(col(WarcRow.shard), col(WarcRow.path))
@@ -108,7 +113,7 @@ class Records:
         with self._store.read() as session:
             if crawl is not None:
                 first, last = _positions_of(session, crawl)
-                query = query.where(col(TaskRow.position).between(first, last), sifted(ShardRow.crawl) == crawl)
+                query = query.where(col(TaskRow.position).between(first, last), _IS_OF_CRAWL).params(of_crawl=crawl)
             page = walk.slice(session.execute(query.limit(walk.limit + 1)), lambda row: row[0].position)
             views = _task_views(session, page.rows)
         return Listed([view.model_dump_json() for view in views], page.next)

@@ -56,14 +56,17 @@ _DONE = select(
 
 _SAID = (
     select(
-        *(col(key) for key in (SheetRow.task_id, SheetRow.hotkey, SheetRow.validator)),
-        col(SheetRow.units),
+        *(col(said) for said in (SheetRow.task_id, SheetRow.hotkey, SheetRow.validator, SheetRow.units)),
         col(SheetRow.effect),
     )
     .where(col(SheetRow.outcome) != "none")
-    .order_by(*(col(key) for key in (SheetRow.task_id, SheetRow.hotkey, SheetRow.validator, SheetRow.sequence)))
+    .order_by(col(SheetRow.task_id), col(SheetRow.sequence))
     .execution_options(yield_per=1000)
 )
+
+
+Word = tuple[float, float | None]
+"""Units and effect, as one validator has them."""
 
 
 @dataclass(frozen=True)
@@ -166,22 +169,26 @@ class Earning:
     effect: float = 0.0
     num_effects: int = 0
 
-
-def _earnings(sheets: Iterable[Any]) -> dict[str, Earning]:
-    """By hotkey. `sheets` by submission, then in the order of their arrival: a validator's last one is its word.
-
-    The median of the words pays: the one in the middle, or the mean of the two there.
-    """
-    earned: defaultdict[str, Earning] = defaultdict(Earning)
-    for (_, hotkey), said in groupby(sheets, key=itemgetter(0, 1)):
-        words = sorted({validator: (units, effect) for _, _, validator, units, effect in said}.values(), key=_units)
-        one, other = words[(len(words) - 1) // 2], words[len(words) // 2]
-        earning = earned[hotkey]
-        earning.units += (one[0] + other[0]) / 2
+    def add(self, words: Iterable[Word]) -> None:
+        """One submission, by the median of what each validator says: the word in the middle, or the two there."""
+        ranked = sorted(words, key=itemgetter(0))
+        one, other = ranked[(len(ranked) - 1) // 2], ranked[len(ranked) // 2]
+        self.units += (one[0] + other[0]) / 2
         effects = [effect for _, effect in (one, other) if effect is not None]
         if effects:
-            earning.effect += sum(effects) / len(effects)
-            earning.num_effects += 1
+            self.effect += sum(effects) / len(effects)
+            self.num_effects += 1
+
+
+def _earnings(sheets: Iterable[Any]) -> dict[str, Earning]:
+    """By hotkey. `sheets` by task, and in the order of their arrival: a validator's last one is its word."""
+    earned: defaultdict[str, Earning] = defaultdict(Earning)
+    for _, of_task in groupby(sheets, key=itemgetter(0)):
+        words: defaultdict[str, dict[str, Word]] = defaultdict(dict)
+        for _, hotkey, validator, units, effect in of_task:
+            words[hotkey][validator] = units, effect
+        for hotkey, said in words.items():
+            earned[hotkey].add(said.values())
     return earned
 
 
@@ -216,10 +223,6 @@ def _miner(hotkey: str, leases: dict[LeaseState, int], done: list[Any], account:
         streak=account.streak,
         ban=account.ban,
     )
-
-
-def _units(word: tuple[float, float | None]) -> float:
-    return word[0]
 
 
 def _hotkey(miner: MinerView) -> str:

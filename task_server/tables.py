@@ -195,7 +195,7 @@ class SubmissionRow(SQLModel, table=True):
 
     __tablename__ = "submission"
     __table_args__ = (
-        Index("submission_of_task", "task_id", "hotkey"),
+        Index("submission_of_task", "task_id", "sequence"),
         # Holds all that a miner's record sums up, so that the bodies are left unread.
         Index("submission_of_hotkey", "hotkey", "sequence", "verdict", "records", "rows", "tokens"),
     )
@@ -256,7 +256,7 @@ class SheetRow(SQLModel, table=True):
     __tablename__ = "sheet"
     __table_args__ = (
         # Holds all that the leaderboard needs, so that the bodies are left unread.
-        Index("sheet_word", "task_id", "hotkey", "validator", "sequence", "outcome", "units", "effect"),
+        Index("sheet_of_task", "task_id", "sequence", "hotkey", "validator", "outcome", "units", "effect"),
         Index("sheet_of_hotkey", "hotkey", "sequence"),
         Index("sheet_of_validator", "validator", "sequence"),
         Index("sheet_of_validator_on_hotkey", "validator", "hotkey", "sequence"),

@@ -24,12 +24,12 @@ from athena.leasing import lease_positions
 from athena.ledger_state import LedgerState
 from athena.protocol import DatasetRef, Lease, Manifest, RecipeRef, Shard, Submission, Task
 from athena.wire import EventHead, LedgerEvent, TaskView
+from task_server.books import EventRow
 from task_server.crawl import Opening, import_crawl
 from task_server.ledger import Ledger
 from task_server.operators import Operators
 from task_server.settings import TaskServerSettings
 from task_server.store import open_store
-from task_server.books import EventRow
 from task_server.tables import TaskRow
 from task_server.transaction import Asked, Write
 

@@ -29,7 +29,7 @@ REQUEST_HEADERS: Mapping[str, str] = {
     str(http_auth.HEADER_HOTKEY): "Who sends the request: an ss58 address.",
     str(http_auth.HEADER_RECEIVER): "Whom it is for: the server's hotkey, which GET /v1/server tells.",
     str(http_auth.HEADER_NONCE): "When it was signed, in nanoseconds since 1970; good for a few seconds, and once.",
-    HEADER_REQUEST_SIGNATURE: "sr25519 over method, target, sha256 of the body, nonce, sender and receiver: 0x and hex.",
+    HEADER_REQUEST_SIGNATURE: "sr25519 over method, target, sha256 of the body, nonce, sender, receiver: 0x and hex.",
 }
 """What a signed request carries, all of it."""
 

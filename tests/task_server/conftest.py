@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import shutil
 import tempfile
 import threading
 import warnings
@@ -12,8 +13,10 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psycopg
@@ -21,7 +24,7 @@ import pytest
 import uvicorn
 from bittensor import Wallet
 from bittensor.sp_core import Keypair
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 
 from athena.chain.auth import ReplySigner
 from athena.chain.client import Head, Neuron
@@ -203,11 +206,14 @@ def serving(wallets: Callable[[str], Wallet], open_tasks) -> Callable[..., Abstr
     return start
 
 
-@pytest.fixture
-def serve(database_url: str, held_clock: HeldClock, serving) -> Iterator[Callable[..., Service]]:
-    """As `serving`, on a database of each kind."""
+@pytest.fixture(params=["sqlite", "postgresql"])
+def serve(
+    request: pytest.FixtureRequest, held_clock: HeldClock, new_ledger, serving
+) -> Iterator[Callable[..., Service]]:
+    """As `serving`, on a new ledger in a database of each kind."""
     with ExitStack() as stack:
-        yield lambda **options: stack.enter_context(serving(database_url, held_clock, **options))
+        url = stack.enter_context(new_ledger(request.param))
+        yield lambda **options: stack.enter_context(serving(url, held_clock, **options))
 
 
 @pytest.fixture(scope="session")
@@ -281,14 +287,14 @@ def postgres_server() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def new_postgres(request: pytest.FixtureRequest) -> Callable[[], AbstractContextManager[str]]:
-    """An empty PostgreSQL database, dropped afterwards whoever is still connected."""
+    """An empty PostgreSQL database, or a copy of one; dropped afterwards whoever is still connected."""
 
     @contextmanager
-    def make() -> Iterator[str]:
+    def make(template: str = "template1") -> Iterator[str]:
         server = request.getfixturevalue("postgres_server")
         name = f"test_{secrets.token_hex(8)}"
         with psycopg.connect(server, autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}")
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
             try:
                 yield make_url(server).set(database=name).render_as_string(hide_password=False)
             finally:
@@ -301,6 +307,31 @@ def new_postgres(request: pytest.FixtureRequest) -> Callable[[], AbstractContext
 def postgres_url(new_postgres) -> Iterator[str]:
     with new_postgres() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def new_ledger(tmp_path_factory: pytest.TempPathFactory, new_postgres) -> Iterator[Callable[[str], Any]]:
+    """A new database of a kind (sqlite, postgresql) that has its tables: a copy is cheaper than the migrations."""
+    with ExitStack() as kept:
+
+        @cache
+        def template(kind: str) -> URL:
+            folder = tmp_path_factory.mktemp("template")
+            url = f"sqlite:///{folder}/ledger.sqlite" if kind == "sqlite" else kept.enter_context(new_postgres())
+            open_store(url).close()
+            return make_url(url)
+
+        @contextmanager
+        def make(kind: str) -> Iterator[str]:
+            original = template(kind).database
+            if kind == "sqlite":
+                copy = tmp_path_factory.mktemp("ledger") / "ledger.sqlite"
+                yield f"sqlite:///{shutil.copy(original, copy)}"
+            else:
+                with new_postgres(original) as url:
+                    yield url
+
+        yield make
 
 
 @pytest.fixture

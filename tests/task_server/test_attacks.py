@@ -8,7 +8,6 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,18 +128,13 @@ def body_of(noun: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def scene(request, tmp_path_factory, serving, sheet_by, submission_for, new_postgres, new_clock) -> Iterator[Scene]:
-    with ExitStack() as stack:
-        if request.param == "sqlite":
-            url = f"sqlite:///{tmp_path_factory.mktemp('attacks') / 'ledger.sqlite'}"
-        else:
-            url = stack.enter_context(new_postgres())
-        service = stack.enter_context(
-            serving(
-                url, new_clock(), num_tasks=20, initial_quota=3, min_validator_stake=10.0, max_body_bytes=16_384,
-                body_seconds=0.5, writes_per_minute=100_000, requests_per_minute=100_000,
-            )
-        )  # fmt: skip
+def scene(request, new_ledger, new_clock, serving, sheet_by, submission_for) -> Iterator[Scene]:
+    terms = {"initial_quota": 3, "min_validator_stake": 10.0, "max_body_bytes": 16_384, "body_seconds": 0.5}
+    unlimited = {"writes_per_minute": 100_000, "requests_per_minute": 100_000}
+    with (
+        new_ledger(request.param) as url,
+        serving(url, new_clock(), num_tasks=20, **terms, **unlimited) as service,
+    ):
         operators = service.operators
         keys = {"tasks": operators.create_key(("tasks",), ""), "all": operators.create_key(("tasks", "bans"), "")}
         keys["revoked"] = operators.create_key(("tasks",), "")

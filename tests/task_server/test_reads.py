@@ -17,7 +17,9 @@ from sqlalchemy import event, text, update
 from athena.audit import START
 from athena.errors import BadInput
 from athena.protocol import DatasetRef, Effect, Lease, Release, ScoreSheet, SignedRelease, SignedSheet
+from athena.wire import AskOptOut
 from task_server import paging
+from task_server.crawl import Opening, import_crawl
 from task_server.paging import PageRequest, Walk
 from task_server.records import Records
 from task_server.results import Results
@@ -224,8 +226,6 @@ def test_tasks_are_filtered_by_crawl_and_by_what_is_open(world):
 
 
 def test_two_crawls_that_were_imported_at_the_same_time_are_told_apart(world):
-    from task_server.crawl import Opening, import_crawl
-
     def grow(crawl: str, num_files: int) -> None:
         opening = Opening(
             crawl=crawl, crawl_url="file:///crawl", warcs_per_shard=2, rule_version="demo-1", replication=1,
@@ -479,8 +479,6 @@ def test_a_chain_without_events_begins_at_its_start(serve):
 
 
 def test_the_opt_out_list_keeps_what_was_withdrawn(serve):
-    from athena.wire import AskOptOut
-
     service = serve()
     for number, (domain, withdraw) in enumerate((("a.org", False), ("b.org", False), ("a.org", True))):
         wish = AskOptOut(domain=domain, reason="asked", withdraw=withdraw)

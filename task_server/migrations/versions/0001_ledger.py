@@ -175,7 +175,7 @@ def _papers() -> None:
     op.create_index(
         "submission_of_hotkey", "submission", ["hotkey", "sequence", "verdict", "records", "rows", "tokens"]
     )
-    op.create_index("submission_of_task", "submission", ["task_id", "hotkey"])
+    op.create_index("submission_of_task", "submission", ["task_id", "sequence"])
     op.create_table(
         "sheet",
         sa.Column("sequence", sa.Integer(), nullable=False),
@@ -196,7 +196,9 @@ def _papers() -> None:
     op.create_index("sheet_of_hotkey", "sheet", ["hotkey", "sequence"])
     op.create_index("sheet_of_validator", "sheet", ["validator", "sequence"])
     op.create_index("sheet_of_validator_on_hotkey", "sheet", ["validator", "hotkey", "sequence"])
-    op.create_index("sheet_word", "sheet", ["task_id", "hotkey", "validator", "sequence", "outcome", "units", "effect"])
+    op.create_index(
+        "sheet_of_task", "sheet", ["task_id", "sequence", "hotkey", "validator", "outcome", "units", "effect"]
+    )
 
 
 def _releases() -> None:
