@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Engine, event, text
+from sqlalchemy import Engine, text
 
 from athena.protocol import Shard, Task
 from task_server import schema
@@ -18,7 +18,6 @@ RULE_VERSION, OPENED_BLOCK = "1", 90
 COPIES = 4
 TRUSTED_STREAK, UNLIMITED_QUOTA = 100, 10**6
 BATCH = 100_000
-FILL_CACHE_KIB = 2**20
 
 COLUMNS = {
     "crawl": ("id", "url", "name", "state", "plan", "failures", "imported_at"),
@@ -41,8 +40,6 @@ def fill(url: str, num_tasks: int, coldkeys: Sequence[str]) -> Engine:
     """A ledger with `num_tasks` open tasks, and accounts with a good record; it must be empty before."""
     engine = open_engine(url)
     schema.prepare(engine)
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", lambda driver, _: driver.execute(f"PRAGMA cache_size = -{FILL_CACHE_KIB}"))
     tables = {
         "crawl": [(CRAWL, "https://data.commoncrawl.org", CRAWL, "open", "{}", 0, 0)],
         "account": [(coldkey, UNLIMITED_QUOTA, UNLIMITED_QUOTA, 0, TRUSTED_STREAK) for coldkey in coldkeys],
