@@ -13,7 +13,7 @@ from athena.errors import RateLimited
 from task_server.edge import render
 
 MINUTE = 60.0
-_ROUNDING = 0.001  # of a request
+_ROUNDING = 1e-6  # of a request
 _STATE = "athena.limit"
 _NETWORK_BYTES = 8  # of an IPv6 address: whoever has one has the 2^64 of its network
 

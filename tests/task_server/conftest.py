@@ -13,10 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psycopg
@@ -24,7 +22,7 @@ import pytest
 import uvicorn
 from bittensor import Wallet
 from bittensor.sp_core import Keypair
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import make_url
 
 from athena.chain.auth import ReplySigner
 from athena.chain.client import Head, Neuron
@@ -206,14 +204,11 @@ def serving(wallets: Callable[[str], Wallet], open_tasks) -> Callable[..., Abstr
     return start
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def serve(
-    request: pytest.FixtureRequest, held_clock: HeldClock, new_ledger, serving
-) -> Iterator[Callable[..., Service]]:
-    """As `serving`, on a new ledger in a database of each kind."""
+@pytest.fixture
+def serve(ledger_url: str, held_clock: HeldClock, serving) -> Iterator[Callable[..., Service]]:
+    """As `serving`, on a database of each kind."""
     with ExitStack() as stack:
-        url = stack.enter_context(new_ledger(request.param))
-        yield lambda **options: stack.enter_context(serving(url, held_clock, **options))
+        yield lambda **options: stack.enter_context(serving(ledger_url, held_clock, **options))
 
 
 @pytest.fixture(scope="session")
@@ -310,28 +305,41 @@ def postgres_url(new_postgres) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def new_ledger(tmp_path_factory: pytest.TempPathFactory, new_postgres) -> Iterator[Callable[[str], Any]]:
+def postgres_template(postgres_server: str, new_postgres) -> Iterator[str]:
+    """The name of a database with the ledger's tables."""
+    with new_postgres() as url:
+        open_store(url).close()
+        yield str(make_url(url).database)
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("template") / "ledger.sqlite"
+    open_store(f"sqlite:///{path}").close()
+    return path
+
+
+@pytest.fixture(scope="session")
+def new_ledger(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, new_postgres):
     """A new database of a kind (sqlite, postgresql) that has its tables: a copy is cheaper than the migrations."""
-    with ExitStack() as kept:
 
-        @cache
-        def template(kind: str) -> URL:
-            folder = tmp_path_factory.mktemp("template")
-            url = f"sqlite:///{folder}/ledger.sqlite" if kind == "sqlite" else kept.enter_context(new_postgres())
-            open_store(url).close()
-            return make_url(url)
+    @contextmanager
+    def make(kind: str) -> Iterator[str]:
+        if kind == "sqlite":
+            copy = tmp_path_factory.mktemp("ledger") / "ledger.sqlite"
+            yield f"sqlite:///{shutil.copy(request.getfixturevalue('sqlite_template'), copy)}"
+        else:
+            with new_postgres(request.getfixturevalue("postgres_template")) as url:
+                yield url
 
-        @contextmanager
-        def make(kind: str) -> Iterator[str]:
-            original = template(kind).database
-            if kind == "sqlite":
-                copy = tmp_path_factory.mktemp("ledger") / "ledger.sqlite"
-                yield f"sqlite:///{shutil.copy(original, copy)}"
-            else:
-                with new_postgres(original) as url:
-                    yield url
+    return make
 
-        yield make
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def ledger_url(request: pytest.FixtureRequest, new_ledger) -> Iterator[str]:
+    """A new ledger in a database of each kind."""
+    with new_ledger(request.param) as url:
+        yield url
 
 
 @pytest.fixture

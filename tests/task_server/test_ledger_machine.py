@@ -570,12 +570,12 @@ class LedgerMachine(RuleBasedStateMachine):
 
 
 @pytest.mark.timeout(1800)  # to shrink what fails
-def test_the_ledger_keeps_its_promises(database_url, held_clock, wallets, submission_for, sheet_by):
+def test_the_ledger_keeps_its_promises(ledger_url, held_clock, wallets, submission_for, sheet_by):
     validators = []
     for i, (stake, coldkey) in enumerate(VALIDATORS):
         wallet = wallets(f"validator{i}")
         validators.append((Neuron(10 + i, hotkey_of(wallet), coldkey, stake, True, 0.0, 1, 1), wallet))
-    ground = Ground(database_url, held_clock, submission_for, sheet_by, validators)
+    ground = Ground(ledger_url, held_clock, submission_for, sheet_by, validators)
     terms = settings(
         max_examples=200,
         stateful_step_count=20,

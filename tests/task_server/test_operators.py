@@ -39,8 +39,8 @@ def operate(serve):
 
 
 @pytest.fixture
-def operators(database_url, held_clock, open_tasks):
-    with closing(open_store(database_url, held_clock)) as store:
+def operators(ledger_url, held_clock, open_tasks):
+    with closing(open_store(ledger_url, held_clock)) as store:
         open_tasks(store, 1)
         yield Operators(store, TaskServerSettings())
 

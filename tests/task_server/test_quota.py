@@ -81,10 +81,10 @@ def test_more_keys_give_no_more_work(serve):
     assert leased >= 3, "what a hotkey holds is shown again"
 
 
-def test_a_restart_forgets_nothing(serving, database_url, held_clock):
+def test_a_restart_forgets_nothing(serving, ledger_url, held_clock):
     for allowed in (3, 0):
         with (
-            serving(database_url, held_clock, num_tasks=20, initial_quota=3) as service,
+            serving(ledger_url, held_clock, num_tasks=20, initial_quota=3) as service,
             service.client(service.wallet("miner")) as client,
         ):
             assert claims(client, 3) == allowed

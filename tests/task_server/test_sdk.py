@@ -27,7 +27,7 @@ PROGRAM = Path(__file__).with_name("outsider.ts")
 SOMEWHERE = "https://tasks.example.org"
 NUM_TASKS, PAGE = 8, 3
 
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+pytestmark = pytest.mark.parametrize("ledger_url", ["sqlite"], indirect=True)
 
 
 @pytest.fixture(scope="module")
