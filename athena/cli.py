@@ -125,7 +125,7 @@ def _become(module: str, context: typer.Context) -> None:
 
 @app.command(context_settings=PASS_THROUGH)
 def server(context: typer.Context) -> None:
-    """Run or fill the task server (import, run): `athena server --help`."""
+    """Run, fill and look after the task server: `athena server --help`."""
     _become("task_server", context)
 
 

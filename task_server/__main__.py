@@ -13,9 +13,9 @@ from athena.errors import AthenaError
 from athena.events import EventLog
 from athena.settings import parse_settings
 from task_server.crawl import Opening, import_crawl, opening_block
-from task_server.document import openapi
 from task_server.listing import find_listing
 from task_server.maintenance import back_up, migrate, progress_bars, restore
+from task_server.openapi_command import openapi
 from task_server.operator_commands import canary, keys
 from task_server.serving import serve
 from task_server.settings import ImportSettings, TaskServerSettings

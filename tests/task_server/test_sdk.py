@@ -19,7 +19,7 @@ from bittensor import http_auth
 from athena.chain.auth import RequestSigner
 from athena.chain.wallets import hotkey_of
 from athena.errors import Unavailable
-from task_server.document import openapi
+from task_server.openapi_command import openapi
 
 ROOT = Path(__file__).parents[2]
 NODE_MODULES = ROOT / "build" / "sdk-tools" / "typescript" / "node_modules"
