@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from athena.judge.words import SHINGLE_WORDS, words
-from athena.refine.steps import EMAIL_PLACEHOLDER, IP_PLACEHOLDER
+from athena.refine.anonymise import EMAIL_PLACEHOLDER, IP_PLACEHOLDER
 
 PLACEHOLDERS = (EMAIL_PLACEHOLDER, IP_PLACEHOLDER)
 # About the most pairs of equal shingles in text and page that the longest chain is looked for in: bounds the work on a

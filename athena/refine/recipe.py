@@ -29,12 +29,13 @@ _LIBRARIES = (
     "courlan", "datatrove", "fasttext-predict", "fastwarc", "justext", "lxml", "lxml-html-clean", "numpy", "regex",
     "resiliparse", "spacy", "tldextract", "tokenizers", "trafilatura",
 )  # fmt: skip
+_EXCERPT_CHARS = 400
 _BUILT_IN = re.compile(r"[a-z][a-z0-9]*-\d+")
 
 
 @dataclass(frozen=True)
 class Page:
-    """A document on its way through the steps. `text` is empty until a step extracts it."""
+    """A document on its way through the steps. `text` is empty until a step extracts it, save for a record of text."""
 
     record: Record
     html: str
@@ -54,9 +55,13 @@ class Document:
 
 @dataclass(frozen=True)
 class Rejected:
-    """`reason` is the name of the step, followed by the rule inside it where it has several: `c4-quality.too_short`."""
+    """`reason` is the name of the step, followed by the rule inside it where it has several: `c4-quality.too_short`.
+
+    `excerpt` is the beginning of the text that was rejected, as far as there was any, for people to look at.
+    """
 
     reason: str
+    excerpt: str = ""
 
 
 class Step(Protocol):
@@ -103,13 +108,14 @@ class Recipe:
         A step that looks for duplicates only signs the page: who is first is known once the whole shard is signed.
         """
         try:
-            page = Page(record, decoded(record))
+            characters = decoded(record)
         except BadInput:
             return Rejected("undecodable")
+        page = Page(record, html="", text=characters) if record.is_text else Page(record, html=characters)
         for step in self.steps:
             result = step.apply(page)
             if isinstance(result, Rejected):
-                return result
+                return dataclasses.replace(result, excerpt=page.text[:_EXCERPT_CHARS])
             page = result
         return Document(_row(page), page.minhash) if page.text else Rejected("empty")
 

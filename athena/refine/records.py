@@ -36,10 +36,12 @@ Decoding = Literal["all", "transfer", "content", "none"]
 
 @dataclass(frozen=True)
 class Record:
-    """One HTML response. `offset` and `length` are the compressed record's bytes in the file at `warc_path`.
+    """One document as its source holds it: an HTML response of a WARC file, or what another source has.
 
-    `html` is the body with HTTP transfer and content codings removed, at most MAX_RECORD_BYTES; `charset` is what
-    the HTTP header declares. `payload_digest` is the WARC's own, or the sha1 of `html` where it names none.
+    `offset` and `length` are its (compressed) bytes in the file at `warc_path`, which for other sources than WARC
+    files is the URI of the file with its revision. `body` has HTTP transfer and content codings removed, and at most
+    MAX_RECORD_BYTES; `charset` is what the HTTP header declares. `is_text` says that the body is plain text in UTF-8,
+    not a page that text must be extracted from. `payload_digest` is the WARC's own, or the sha1 of `body`.
     """
 
     warc_path: str
@@ -50,7 +52,8 @@ class Record:
     date: str
     payload_digest: str
     charset: str | None
-    html: bytes
+    body: bytes
+    is_text: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ def parse_record(raw: bytes, warc_path: str, offset: int) -> Record:
 
 def decoded(record: Record) -> str:
     """The page's characters. Raises BadInput where no charset fits."""
-    return pages.decode(record.html, record.charset)
+    return pages.decode(record.body, record.charset)
 
 
 def visible_text(record: Record) -> str:
@@ -245,14 +248,14 @@ def _parse(frame: _Frame, warc_path: str) -> Record | None:
     if _has_more_than_one_record(frame):
         raise _Skip("malformed")
     headers = warc.headers
-    html = _body(frame)
+    body = _body(frame)
     url = (headers.get("WARC-Target-URI") or "").strip().removeprefix("<").removesuffix(">")
     record_id = headers.get("WARC-Record-ID")
     if not url or not record_id:
         raise _Skip("malformed")
     digest = headers.get("WARC-Payload-Digest") or ""
     if not _DIGEST.fullmatch(digest):
-        digest = "sha1:" + base64.b32encode(hashlib.sha1(html).digest()).decode()
+        digest = "sha1:" + base64.b32encode(hashlib.sha1(body).digest()).decode()
     return Record(
         warc_path=warc_path,
         offset=frame.offset,
@@ -262,7 +265,7 @@ def _parse(frame: _Frame, warc_path: str) -> Record | None:
         date=headers.get("WARC-Date") or "",
         payload_digest=digest,
         charset=warc.http_charset,
-        html=html,
+        body=body,
     )
 
 

@@ -8,9 +8,10 @@ import pytest
 
 from athena.errors import BadInput, Misconfigured, NotFound
 from athena.protocol import ROW_FIELDS
+from athena.refine.extraction import Extraction
+from athena.refine.filters import C4Quality, Language
 from athena.refine.recipe import Document, Recipe, Rejected, load_recipe
 from athena.refine.records import parse_record, read_records, visible_text
-from athena.refine.steps import C4Quality, Extraction, Language
 
 
 @pytest.fixture
@@ -111,7 +112,8 @@ def test_a_miners_own_file_is_a_recipe(tmp_path, records):
 from dataclasses import dataclass
 from typing import ClassVar
 from athena.refine.recipe import Page, Recipe, Rejected
-from athena.refine.steps import Extraction, Language
+from athena.refine.extraction import Extraction
+from athena.refine.filters import Language
 
 @dataclass(frozen=True)
 class Mentions:

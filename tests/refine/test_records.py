@@ -37,7 +37,7 @@ def test_plain_and_gzipped_files_hold_the_same_pages(warc, english_site):
     pages = english_site(1, 3)
     gzipped, _ = read(warc(pages))
     plain, _ = read(warc(pages, compressed=False))
-    assert [r.html for r in gzipped] == [r.html for r in plain] == [body for _, body in pages]
+    assert [r.body for r in gzipped] == [r.body for r in plain] == [body for _, body in pages]
     assert [r.url for r in gzipped] == [url for url, _ in pages]
     assert all(r.payload_digest.startswith("sha1:") for r in gzipped)
 
@@ -87,7 +87,7 @@ def test_http_codings_are_removed_and_false_ones_ignored(warc, html_page, prose)
         (page, ("Transfer-Encoding", "chunked")),
     ):
         records, _ = read(warc([("http://a.example/", body)], headers=(header,)))
-        assert records[0].html == page, header
+        assert records[0].body == page, header
 
 
 def test_a_body_that_unpacks_beyond_the_cap_is_too_large(warc):
@@ -175,7 +175,7 @@ def test_real_warcs(test_data):
         raw = (test_data / "warc" / f"{name}.warc.gz").read_bytes()
         records, _ = read(raw)
         assert len(records) == count, name
-        assert not any(r.html.startswith(b"HTTP/1") or r.url.startswith("<") for r in records), name
+        assert not any(r.body.startswith(b"HTTP/1") or r.url.startswith("<") for r in records), name
     assert len(read((test_data / "warc" / "nodewarc-books.warc").read_bytes())[0]) == 1
     for name in ("aut-example.arc.gz", "cdxwriter-15digit.arc.gz"):
         with pytest.raises(BadInput, match="ARC"):

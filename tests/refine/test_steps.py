@@ -9,22 +9,11 @@ from datatrove.pipeline.filters import C4QualityFilter, FineWebQualityFilter, Go
 from datatrove.utils.word_tokenizers import SpaCyTokenizer
 
 from athena.refine import url_lists
+from athena.refine.anonymise import EMAIL_PLACEHOLDER, IP_PLACEHOLDER, ReplacePii
+from athena.refine.extraction import Extraction, LanguageGuess, VisibleText
+from athena.refine.filters import C4Quality, FineWebQuality, GopherQuality, GopherRepetition, Language, UrlFilter
 from athena.refine.recipe import Page, Rejected
 from athena.refine.records import Record, read_records
-from athena.refine.steps import (
-    EMAIL_PLACEHOLDER,
-    IP_PLACEHOLDER,
-    C4Quality,
-    Extraction,
-    FineWebQuality,
-    GopherQuality,
-    GopherRepetition,
-    Language,
-    LanguageGuess,
-    ReplacePii,
-    UrlFilter,
-    VisibleText,
-)
 from athena.refine.words import EnglishWords
 
 
@@ -40,7 +29,7 @@ def real_texts(test_data):
     for name in ("warc/ukwa-govuk1.warc.gz", "warc/dolma-sample-0000.warc.gz", "warc/resiliparse-warcfile.warc.gz"):
         with (test_data / name).open("rb") as file:
             for record in read_records(file, name):
-                result = Extraction().apply(page(html=record.html.decode("utf-8", "replace")))
+                result = Extraction().apply(page(html=record.body.decode("utf-8", "replace")))
                 if isinstance(result, Page):
                     texts.append(re.sub(r"(\S{256})\S+", r"\1", result.text))
     return texts

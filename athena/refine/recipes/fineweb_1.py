@@ -1,18 +1,17 @@
 """fineweb-1, the canonical recipe: FineWeb's steps and thresholds, English, the same bytes on every machine."""
 
-from athena.refine.recipe import Recipe
-from athena.refine.steps import (
+from athena.refine.anonymise import ReplacePii
+from athena.refine.extraction import Extraction, LanguageGuess
+from athena.refine.filters import (
     C4Quality,
-    Extraction,
     FineWebQuality,
     GopherQuality,
     GopherRepetition,
     Language,
-    LanguageGuess,
     MinHash,
-    ReplacePii,
     UrlFilter,
 )
+from athena.refine.recipe import Recipe
 
 RECIPE = Recipe(
     "fineweb-1",

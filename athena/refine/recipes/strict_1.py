@@ -1,18 +1,17 @@
 """strict-1: fineweb-1 with less tolerance. Surer English, longer pages, more whole sentences, less repetition."""
 
-from athena.refine.recipe import Recipe
-from athena.refine.steps import (
+from athena.refine.anonymise import ReplacePii
+from athena.refine.extraction import Extraction, LanguageGuess
+from athena.refine.filters import (
     C4Quality,
-    Extraction,
     FineWebQuality,
     GopherQuality,
     GopherRepetition,
     Language,
-    LanguageGuess,
     MinHash,
-    ReplacePii,
     UrlFilter,
 )
+from athena.refine.recipe import Recipe
 
 RECIPE = Recipe(
     "strict-1",

@@ -1,4 +1,4 @@
-"""The steps that recipes are made of: datatrove's blocks in deterministic form, with every threshold a field.
+"""Steps that keep or reject a page: datatrove's blocks in deterministic form, with every threshold a field.
 
 Defaults are FineWeb's published values as datatrove 0.10.1 spells them. A block's own reason follows the step's name.
 """
@@ -12,28 +12,16 @@ from typing import Any, ClassVar
 
 import tldextract
 from datatrove.data import Document as Block
-from datatrove.pipeline.extractors import Trafilatura
 from datatrove.pipeline.filters import (
     C4QualityFilter,
     FineWebQualityFilter,
     GopherQualityFilter,
     GopherRepetitionFilter,
 )
-from datatrove.pipeline.formatters import PIIFormatter
-from lxml.etree import LxmlError
-from resiliparse.extract.html2text import extract_plain_text
 
-from athena.refine import html, language, minhash, url_lists
+from athena.refine import language, minhash, url_lists
 from athena.refine.recipe import Page, Rejected
 from athena.refine.words import english_words
-
-EMAIL_PLACEHOLDER = "email@example.com"
-IP_PLACEHOLDER = "22.214.171.124"
-
-# What extraction libraries raise on broken markup. Memory running out is this machine's fault and is not caught.
-_EXTRACTION_FAULTS = (
-    ArithmeticError, AssertionError, AttributeError, LookupError, LxmlError, RecursionError, TypeError, ValueError,
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -69,64 +57,6 @@ class UrlFilter:
     @cached_property
     def _split(self) -> tldextract.TLDExtract:
         return tldextract.TLDExtract(cache_dir=None, suffix_list_urls=())  # the snapshot in the package, no network
-
-
-@dataclass(frozen=True)
-class LanguageGuess:
-    """Drops a page before the costly extraction if no wanted language is at all likely in its rough text.
-
-    Of 2,496 real pages this drops 355, and none of them would pass the later filters.
-    """
-
-    name: ClassVar[str] = "language-guess"
-    languages: tuple[str, ...] = ("en",)
-    threshold: float = 0.05
-
-    def apply(self, page: Page) -> Page | Rejected:
-        try:
-            scores = language.identify(extract_plain_text(page.html))
-        except _EXTRACTION_FAULTS:
-            return Rejected("extraction.failed")
-        likely = any(scores.get(code, 0.0) >= self.threshold for code in self.languages)
-        return page if likely else Rejected(self.name)
-
-
-@dataclass(frozen=True)
-class Extraction:
-    """The main text, by trafilatura without memory of other pages and without a clock.
-
-    Its default setting: on the 511 labelled pages of WCXB's test set (word F1) 0.863, against 0.806 for FineWeb's
-    `favor_precision`, at 1.37 times the speed; on scrapinghub's 181 pages both reach 0.955.
-    """
-
-    name: ClassVar[str] = "extraction"
-    favor_precision: bool = False
-
-    def apply(self, page: Page) -> Page | Rejected:
-        try:
-            text = self._block.extract(page.html)
-        except _EXTRACTION_FAULTS:
-            return Rejected("extraction.failed")
-        return dataclasses.replace(page, text=_storable(text)) if text else Rejected("extraction.empty")
-
-    @cached_property
-    def _block(self) -> Any:
-        return Trafilatura(favour_precision=self.favor_precision, deduplicate=False)
-
-
-@dataclass(frozen=True)
-class VisibleText:
-    """All visible text of the page: menus, footers and hidden parts included."""
-
-    name: ClassVar[str] = "visible-text"
-
-    def apply(self, page: Page) -> Page | Rejected:
-        return dataclasses.replace(page, text=_storable(html.visible_text(page.html)))
-
-
-def _storable(text: str) -> str:
-    """Half a surrogate pair, which a page can write as a character reference, has no UTF-8 form."""
-    return text.encode("utf-8", "replace").decode()
 
 
 @dataclass(frozen=True)
@@ -258,22 +188,6 @@ class MinHash:
 
     def apply(self, page: Page) -> Page | Rejected:
         return dataclasses.replace(page, minhash=minhash.signature(page.text))
-
-
-@dataclass(frozen=True)
-class ReplacePii:
-    """E-mail addresses and public IP addresses, each kind by one placeholder (datatrove cycles through several)."""
-
-    name: ClassVar[str] = "pii"
-    email: str = EMAIL_PLACEHOLDER
-    ip: str = IP_PLACEHOLDER
-
-    def apply(self, page: Page) -> Page | Rejected:
-        return dataclasses.replace(page, text=self._block.format(page.text))
-
-    @cached_property
-    def _block(self) -> Any:
-        return PIIFormatter(email_replacement=self.email, ip_replacement=self.ip)
 
 
 def _filtered(name: str, block: Any, page: Page) -> Page | Rejected:
