@@ -74,7 +74,7 @@ def test_claims_of_one_hotkey_at_once_do_not_add_up(serve):
 @pytest.mark.parametrize(
     "num_claims",
     [
-        pytest.param(1_500, id="some"),
+        pytest.param(800, id="some"),
         pytest.param(20_000, id="many", marks=[pytest.mark.full, pytest.mark.timeout(3600)]),
     ],
 )
