@@ -7,7 +7,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
@@ -109,8 +109,11 @@ class Subject:
 
     def _cpu_seconds(self) -> tuple[float, float]:
         """Of the server, and of PostgreSQL's processes; SQLite runs inside the server."""
-        backends = self._postmaster.children() if self._postmaster is not None else ()
-        return _cpu_seconds(self._server), sum(map(_cpu_seconds, backends))
+        database = 0.0
+        for backend in self._postmaster.children() if self._postmaster is not None else ():
+            with suppress(psutil.NoSuchProcess):  # one that cleans up comes and goes
+                database += _cpu_seconds(backend)
+        return _cpu_seconds(self._server), database
 
 
 def _cpu_seconds(process: psutil.Process) -> float:
