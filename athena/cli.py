@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from athena import cli_audit, cli_records
+from athena import cli_audit, cli_recipe, cli_records, cli_site
 from athena.errors import AthenaError, BadInput, Misconfigured
 
 app = typer.Typer(
@@ -131,7 +132,11 @@ def server(context: typer.Context) -> None:
 
 @app.command(context_settings=PASS_THROUGH)
 def miner(context: typer.Context) -> None:
-    """Run a miner: `athena miner --help`."""
+    """Run a miner: `athena miner --help`. What the one on this machine holds and did: `athena miner status`."""
+    if context.args[:1] == ["status"]:
+        from athena import cli_miner
+
+        cli_miner.app(context.args, prog_name="athena miner")  # exits
     _become("neurons.miner", context)
 
 
@@ -147,18 +152,36 @@ def trainer(context: typer.Context) -> None:
     _become("neurons.trainer", context)
 
 
+class Executor(StrEnum):
+    LOCAL = "local"
+    SLURM = "slurm"
+    RAY = "ray"
+
+
 @app.command()
 def refine(
-    inputs: Annotated[list[Path], typer.Argument(help="WARC files.", exists=True, dir_okay=False)],
+    inputs: Annotated[
+        list[str],
+        typer.Argument(help="Files (WARC, WET, text, tables, PDF), folders, https:// or hf://datasets/ addresses."),
+    ],
     out: Annotated[Path, typer.Option(help="Folder of the dataset.")],
     recipe: Annotated[str, typer.Option(help="Recipe name, or a Python file that defines RECIPE.")] = "fineweb-1",
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes, or cluster tasks, at a time; by default one per core.")
+    ] = None,
+    executor: Annotated[
+        Executor, typer.Option(help="local: this machine. slurm, ray: a cluster that shares the folder.")
+    ] = Executor.LOCAL,
+    partition: Annotated[str, typer.Option(help="Slurm's partition.")] = "cpu",
+    time_limit: Annotated[str, typer.Option(help="Slurm's limit for one file.")] = "04:00:00",
 ) -> None:
-    """Refine WARC files into a dataset (Parquet and a manifest), as a miner does. Goes on where it was interrupted."""
+    """Refine files into a dataset (Parquet and a manifest), as a miner does. Goes on where it was interrupted."""
     from rich.console import Console
 
-    from athena.localnet.trial import refine_files
+    from athena.localnet.refining import Ray, Slurm, refine_inputs
 
-    refine_files(inputs, recipe, out, Console())
+    cluster = {Executor.LOCAL: None, Executor.SLURM: Slurm(partition, time_limit), Executor.RAY: Ray()}[executor]
+    refine_inputs(inputs, recipe, out, Console(), workers=workers or os.cpu_count() or 1, cluster=cluster)
 
 
 @app.command()
@@ -212,7 +235,9 @@ def doctor(
 
 for query in cli_records.COMMANDS:
     app.command()(query)
+app.command()(cli_site.crawl_site)
 app.add_typer(cli_audit.app)
+app.add_typer(cli_recipe.app)
 
 
 if __name__ == "__main__":

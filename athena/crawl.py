@@ -144,14 +144,12 @@ def local_crawl(warc_files: Sequence[Path], root: Path, crawl_id: str = "LOCAL-f
     refused: list[Refused] = []
     for file in warc_files:
         try:
-            suffix = _warc_suffix(file)
-            digest = sha256_of(file)
+            path = local_warc_path(file, crawl_id)
         except BadInput as error:
             refused.append(Refused(file, str(error)))
         except OSError as error:
             refused.append(Refused(file, f"cannot be read: {error.strerror}"))
         else:
-            path = f"crawl-data/{crawl_id}/warc/{digest[:24]}{suffix}"
             _place(file, root / path)
             sources.setdefault(path, file)
     if not sources:
@@ -159,6 +157,12 @@ def local_crawl(warc_files: Sequence[Path], root: Path, crawl_id: str = "LOCAL-f
         raise BadInput(f"no usable WARC file ({reasons or 'none given'})", remedy="name WARC files")
     write_listing(listing, sources)
     return LaidOut(crawl_id, sources, tuple(refused))
+
+
+def local_warc_path(file: Path, crawl_id: str = "LOCAL-files") -> str:
+    """The path of a WARC file in a local crawl: named by its content. Raises BadInput for one that cannot be used."""
+    suffix = _warc_suffix(file)
+    return f"crawl-data/{crawl_id}/warc/{sha256_of(file)[:24]}{suffix}"
 
 
 def write_listing(file: Path, paths: Iterable[str]) -> None:

@@ -78,11 +78,18 @@ class RateLimited(AthenaError):
 
 
 class Unavailable(AthenaError):
-    """A fault of a service, the network or this machine: says nothing of the peer. The same call may succeed later."""
+    """A fault of a service, the network or this machine: says nothing of the peer. The same call may succeed later.
+
+    No sooner than after `retry_after_seconds`, where the service said so.
+    """
 
     status = 503
     code = "unavailable"
     exit_code = 75  # EX_TEMPFAIL
+
+    def __init__(self, message: str, *, remedy: str | None = None, retry_after_seconds: float = 0.0) -> None:
+        super().__init__(message, remedy=remedy)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class Blocked(Unavailable):

@@ -77,11 +77,10 @@ class HubAccess(BaseSettings):
 
 
 class _Busy(Unavailable):
-    """The service asks for patience: worth trying again, no sooner than `retry_after_seconds`."""
+    """The service asks for patience: worth trying again here, while patience lasts."""
 
     def __init__(self, message: str, retry_after_seconds: float = 0.0) -> None:
-        super().__init__(message, remedy="try again later")
-        self.retry_after_seconds = retry_after_seconds
+        super().__init__(message, remedy="try again later", retry_after_seconds=retry_after_seconds)
 
 
 class _LargeFile(BaseModel):

@@ -88,7 +88,7 @@ def patiently(step: Callable[Arguments, Result], *arguments: Arguments.args, **o
 
 def _pause(state: RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
-    asked = error.retry_after_seconds if isinstance(error, RateLimited) else 0.0
+    asked = error.retry_after_seconds if isinstance(error, (RateLimited, Unavailable)) else 0.0
     return max(_BACKOFF(state), min(asked, LONGEST_PAUSE_SECONDS))
 
 

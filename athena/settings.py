@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
@@ -85,6 +86,31 @@ class MinerSettings(NodeSettings):
     """Blocks between two reads of the validators; two of these lie between two commitments of this miner."""
     idle_seconds: Annotated[float, Field(gt=0)] = 30.0
     """Pause before asking again when the task server has no work."""
+    leases: Annotated[int | None, Field(ge=1, le=64)] = None
+    """Tasks worked on at a time; by default one for every two cores, at most 8."""
+    workers: Annotated[int | None, Field(ge=1, le=256)] = None
+    """Refinery processes for each of them; by default the cores are shared out evenly."""
+    disk_gib: Annotated[float, Field(ge=1)] = 50.0
+    """Most that the state folder may take: new tasks are leased only while another GiB for each of them fits."""
+    dry_run: bool = False
+    """Lease nothing: refine a sample of the crawl, judge the result as a validator would, print the verdicts, exit."""
+    dry_run_warc: Path | None = None
+    """WARC file to do that with; by default the beginning of one that the task server has an open task for."""
+
+    @property
+    def num_leases(self) -> int:
+        """At most 8 by default: two commitments lie ten minutes apart, so more would mostly wait for theirs."""
+        return self.leases or max(1, min(8, _cores() // 2))
+
+    @property
+    def workers_per_lease(self) -> int:
+        return self.workers or max(1, _cores() // self.num_leases)
+
+    @model_validator(mode="after")
+    def _a_sample_for_dry_runs_only(self) -> Self:
+        if self.dry_run_warc is not None and not self.dry_run:
+            raise ValueError("--dry-run-warc says nothing without --dry-run")
+        return self
 
     @model_validator(mode="after")
     def _sealed_on_public_networks(self) -> Self:
@@ -133,6 +159,11 @@ class TrainerSettings(NodeSettings):
     """Stop after this many releases; 0 goes on for ever."""
     seed: int = 0
     """Seed of initial weights and data order."""
+
+
+def _cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 Settings = TypeVar("Settings", bound=BaseSettings)

@@ -32,11 +32,13 @@ def test_every_setting_is_explained(settings):
 def test_every_command_is_explained_and_in_the_readme():
     for command in app.registered_commands:
         assert command.callback.__doc__, command.callback.__name__
-        assert re.search(rf"athena {command.callback.__name__}\b|make {command.callback.__name__}\b", README)
+        name = command.callback.__name__.replace("_", "-")
+        assert re.search(rf"athena {name}\b|make {name}\b", README)
     for name, group in GROUPS.items():
         for command in group.registered_commands:
             assert command.callback.__doc__, command.callback.__name__
-            assert re.search(rf"athena {name} {command.callback.__name__}\b", README)
+            full_name = f"athena {name} {command.name or command.callback.__name__.replace('_', '-')}"
+            assert re.search(rf"{full_name}\b", README), full_name
 
 
 def test_the_readme_uses_options_that_exist():
@@ -48,7 +50,20 @@ def test_the_readme_uses_options_that_exist():
             assert set(re.findall(r"--[\w-]+", line)) <= known, line
     for option in set(re.findall(r"--[\w-]+", " ".join(re.findall(r"athena server .*", README)))):
         assert option[2:].replace("-", "_") in ImportSettings.model_fields, option
-    for name in ("refine", "score", "download", "devchain", "demo", *QUERIES, "audit log", "audit draw"):
+    for name in (
+        "refine",
+        "score",
+        "crawl-site",
+        "download",
+        "devchain",
+        "demo",
+        "recipe list",
+        "recipe show",
+        "recipe train-classifier",
+        *QUERIES,
+        "audit log",
+        "audit draw",
+    ):
         text = (
             CliRunner()
             .invoke(app, [*name.split(), "--help"], env={"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"})

@@ -94,14 +94,16 @@ def test_contradicting_settings_are_refused_with_the_remedy():
     assert done.returncode == 78 and "use hf://" in done.stderr
 
 
-def test_a_pause_is_as_long_as_the_service_asks_for(monkeypatch):
+@pytest.mark.parametrize("error", [RateLimited, Unavailable])
+def test_a_pause_is_as_long_as_the_service_asks_for(monkeypatch, error):
     slept = []
     monkeypatch.setattr("tenacity.nap.time.sleep", slept.append)
+    monkeypatch.setattr("athena.node._BACKOFF", lambda state: 0.0)
     refusals = iter((7.0, 86_400.0))
 
     def step():
         for seconds in refusals:
-            raise RateLimited("not now", retry_after_seconds=seconds)
+            raise error("not now", retry_after_seconds=seconds)
         return "done"
 
     assert patiently(step) == "done"

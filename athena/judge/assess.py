@@ -21,7 +21,7 @@ from athena.hub import Hub
 from athena.judge import completeness, contamination, duplicates, form, provenance, score, screens
 from athena.judge.arms import ProxyWorkers
 from athena.judge.comparison import Comparison, compare
-from athena.judge.evidence import Case, Evidence, Rival, Rows
+from athena.judge.evidence import Case, Evidence, Rival, Rows, noting_undecided
 from athena.judge.form import dataset_folder
 from athena.judge.rules import Rules
 from athena.judge.verdicts import failed, guarded, passed
@@ -81,7 +81,8 @@ class Bench:
         file = self.workdir / "refined" / f"{name}.parquet"
         if not file.exists():
             sink = io.BytesIO()
-            pq.write_table(refine_warc(path, recipe, self.crawl, left_out=left_out).table, sink)
+            result = refine_warc(path, recipe, self.crawl, left_out=left_out)
+            pq.write_table(noting_undecided(result.table, result.undecided), sink)
             write_file(file, sink.getvalue())
         return Rows(pq.read_table(file))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Set
 
 import pyarrow as pa
 
@@ -18,12 +19,14 @@ def check(evidence: Evidence) -> Verdict:
     """Compares all records of the drawn WARC file with the validator's own refinement of it.
 
     Where the claim holds, both hold the same rows, but for those that the miner dropped as near-duplicates of a row
-    in another file of the shard. Passes at once for a set that claims another recipe. Raises Unavailable.
+    in another file of the shard. Records that this validator could not decide speak neither for nor against. Passes at
+    once for a set that claims another recipe. Raises Unavailable.
     """
     if evidence.manifest.recipe.hash != evidence.canonical_recipe.hash:
         return passed(GATE, claims_canonical=False)
     ours, theirs = evidence.canonical.by_offset, evidence.drawn.by_offset
-    extra = sorted(offset for offset, text in theirs.items() if ours.get(offset) != text)
+    undecided = evidence.canonical.undecided
+    extra = sorted(offset for offset, text in theirs.items() if offset not in undecided and ours.get(offset) != text)
     if extra:
         return failed(GATE, "rows that the claimed recipe does not make", rows=len(extra), offsets=extra[:5])
     missing = [offset for offset in ours if offset not in theirs]
@@ -35,18 +38,20 @@ def check(evidence: Evidence) -> Verdict:
 
 
 def _without_twin(offsets: list[int], evidence: Evidence) -> list[int]:
-    """Those of our rows that share no MinHash bucket with any row of an earlier file of the shard."""
+    """Those of our rows that share no MinHash bucket with any row of an earlier file, or that we could not decide."""
     if not offsets:
         return []
-    table = evidence.canonical.table
-    wanted = set(offsets)
-    mask = pa.array([offset in wanted for offset in table["warc_offset"].to_pylist()])
-    missing = table.filter(mask)
+    missing = _at(set(offsets), evidence.canonical.table)
     present: set[tuple[int, bytes]] = set()
     for path in itertools.takewhile(lambda path: path != evidence.warc, evidence.case.task.shard.warc_paths):
         present |= _buckets(evidence.rows.of_warc(path).table)
+    present |= _buckets(_at(evidence.canonical.undecided, evidence.drawn.table))
     twins = [bool(_buckets(missing.slice(i, 1)) & present) for i in range(missing.num_rows)]
     return [o for o, twin in zip(missing["warc_offset"].to_pylist(), twins, strict=True) if not twin]
+
+
+def _at(offsets: Set[int], table: pa.Table) -> pa.Table:
+    return table.filter(pa.array([offset in offsets for offset in table["warc_offset"].to_pylist()], pa.bool_()))
 
 
 def _buckets(table: pa.Table) -> set[tuple[int, bytes]]:

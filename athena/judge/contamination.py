@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from athena.evalpack import EvalPack
-from athena.judge.containment import PLACEHOLDERS
 from athena.judge.evidence import Evidence
 from athena.judge.verdicts import failed, passed
 from athena.judge.words import overlap_ngrams
 from athena.protocol import Verdict
+from athena.refine.anonymise import PLACEHOLDERS
 
 GATE = "contamination"
 _EMAIL = re.compile(r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})+")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,8 @@ from athena.judge.rules import Rules
 from athena.optout import LeftOut
 from athena.protocol import Commitment, Hotkey, Manifest, Noun, Task
 from athena.refine.recipe import Recipe
+
+_UNDECIDED = b"athena.undecided"
 
 
 class Found(Noun):
@@ -118,6 +121,16 @@ class Rows:
         """Texts by record offset; for rows of one WARC file."""
         offsets = self.table["warc_offset"].to_pylist()
         return dict(zip(offsets, self.texts(), strict=True))
+
+    @property
+    def undecided(self) -> frozenset[int]:
+        """Offsets of records of which this validator could not tell whether they give a row."""
+        return frozenset(json.loads((self.table.schema.metadata or {}).get(_UNDECIDED, b"[]")))
+
+
+def noting_undecided(table: pa.Table, offsets: Sequence[int]) -> pa.Table:
+    """The table with what `Rows.undecided` gives, which a Parquet file keeps."""
+    return table.replace_schema_metadata({_UNDECIDED: json.dumps(offsets)})
 
 
 @dataclass(frozen=True)

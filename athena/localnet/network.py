@@ -148,7 +148,7 @@ class Localnet:
         return [
             self._node(
                 name, "neurons.miner", f"--recipe={recipe}", f"--namespace={name}",
-                f"--commit-read-blocks={COMMIT_READ_BLOCKS}", "--idle-seconds=2",
+                f"--commit-read-blocks={COMMIT_READ_BLOCKS}", "--idle-seconds=2", "--leases=1", "--workers=1",
             )
             for name, recipe in self.recipes.items()
         ]  # fmt: skip

@@ -1,16 +1,15 @@
-"""Refining and judging files on this machine, with nobody else: `athena refine` and `athena score`."""
+"""Judging files on this machine, with nobody else: `athena score`."""
 
 from __future__ import annotations
 
 import secrets
-import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from athena.crawl import local_crawl, open_crawl
 from athena.errors import BadInput
@@ -19,35 +18,13 @@ from athena.events import EventLog
 from athena.hub import open_hub
 from athena.judge.arms import ProxyWorkers
 from athena.judge.assess import Bench, Case, assess
-from athena.judge.rules import rules_of
+from athena.judge.rules import Rules, rules_of
 from athena.localnet.ground import build_pack
 from athena.protocol import MAX_WARCS_PER_SHARD, Commitment, DatasetRef, Manifest, ScoreSheet, Shard, Task
 from athena.refine.manifest import Limits, load_dataset
-from athena.refine.recipe import load_recipe
-from athena.refine.run import refine_task
 
 NOBODY = "5C4hrfjw9DjXZTzV3MwzrrAr9P1MJhSrvWGWqi1eSuyUpnhM"  # the all-zero key: a trial is in nobody's name
 RULE_VERSION = "1"
-
-
-def refine_files(inputs: Sequence[Path], recipe_name: str, out: Path, console: Console) -> Manifest:
-    """Refines WARC files into the dataset folder `out`. Raises BadInput where none of them can be read."""
-    recipe = load_recipe(recipe_name)
-    root = out.absolute().parent / f".{out.name}.crawl"
-    task = _lay_out(inputs, root, console)
-    crawl = open_crawl(root.as_uri())
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task("records seen", total=None)
-
-        def show(counts: dict[str, int]) -> None:
-            progress.update(bar, completed=counts.get("records", 0), description=f"kept {counts.get('rows', 0)} of")
-
-        manifest = refine_task(task, NOBODY, recipe, crawl, out, events=EventLog(None), heartbeat=show)
-    shutil.rmtree(root)
-    console.print(_table_of(manifest))
-    console.print(f"{manifest.rows} documents, {manifest.tokens:,} tokens in {out}")
-    return manifest
 
 
 def _lay_out(inputs: Sequence[Path], root: Path, console: Console) -> Task:
@@ -61,17 +38,10 @@ def _lay_out(inputs: Sequence[Path], root: Path, console: Console) -> Task:
     return Task(shard=shard, rule_version=RULE_VERSION, opened_block=0)
 
 
-def _table_of(manifest: Manifest) -> Table:
-    table = Table("dropped by", "documents", box=None)
-    for reason, count in sorted(manifest.rejected.items(), key=lambda item: -item[1]):
-        table.add_row(reason, str(count))
-    return table
-
-
 def score_folder(
     dataset: Path, warcs: Sequence[Path], eval_pack: Path | None, rules_version: str, proxies: bool, console: Console
 ) -> ScoreSheet:
-    """Judges a dataset that `refine_files` made of `warcs`, with draws that nobody could foresee.
+    """Judges a dataset that `athena refine` made of `warcs`, and prints the verdicts.
 
     Raises BadInput when the dataset is malformed or was not made of these files.
     """
@@ -81,35 +51,50 @@ def score_folder(
         task = _lay_out(warcs, folder / "crawl", console)
         if manifest.task_id != task.id:
             raise BadInput(f"{dataset} was not refined from these files", remedy="give all of them, and no others")
-        hub = open_hub((folder / "hub").as_uri())
-        revision = hub.publish(dataset, "trial/dataset", message="trial")
-        reference = DatasetRef(location=f"{hub.scheme}:trial/dataset", revision=revision, root=manifest.root)
         with ProxyWorkers() as workers:
-            bench = Bench(
-                hub=hub,
-                crawl=open_crawl((folder / "crawl").as_uri()),
-                pack=_pack(eval_pack, folder, console),
-                rules=rules_of(rules_version),
-                validator=NOBODY,
-                workdir=folder / "work",
-                events=EventLog(None),
-                workers=workers if proxies else None,
-            )
-            entropy = "0x" + secrets.token_hex(32)
-            case = Case(
-                task=task,
-                commitment=Commitment(dataset=reference, task_id=task.id, hotkey=manifest.hotkey),
-                issued_block=0,
-                deadline_block=0,
-                commit_block=0,
-                seed_block=0,
-                block_hash=entropy,
-                reference_hash=entropy,
-            )
+            pack = _pack(eval_pack, folder, console)
+            proxies_by = workers if proxies else None
             with console.status("judging"):
-                sheet = assess(case, bench)
-    _report(sheet, console)
+                sheet = judge_alone(dataset, manifest, task, folder, pack, rules_of(rules_version), proxies_by)
+    report(sheet, console)
     return sheet
+
+
+def judge_alone(
+    dataset: Path,
+    manifest: Manifest,
+    task: Task,
+    folder: Path,
+    pack: EvalPack,
+    rules: Rules,
+    workers: ProxyWorkers | None = None,
+) -> ScoreSheet:
+    """What a validator finds in a dataset of the crawl in `folder`/crawl, with draws that nobody could foresee."""
+    hub = open_hub((folder / "hub").as_uri())
+    revision = hub.publish(dataset, "trial/dataset", message="trial")
+    reference = DatasetRef(location=f"{hub.scheme}:trial/dataset", revision=revision, root=manifest.root)
+    bench = Bench(
+        hub=hub,
+        crawl=open_crawl((folder / "crawl").as_uri()),
+        pack=pack,
+        rules=rules,
+        validator=NOBODY,
+        workdir=folder / "work",
+        events=EventLog(None),
+        workers=workers,
+    )
+    entropy = "0x" + secrets.token_hex(32)
+    case = Case(
+        task=task,
+        commitment=Commitment(dataset=reference, task_id=task.id, hotkey=manifest.hotkey),
+        issued_block=0,
+        deadline_block=0,
+        commit_block=0,
+        seed_block=0,
+        block_hash=entropy,
+        reference_hash=entropy,
+    )
+    return assess(case, bench)
 
 
 def _pack(eval_pack: Path | None, folder: Path, console: Console) -> EvalPack:
@@ -119,10 +104,11 @@ def _pack(eval_pack: Path | None, folder: Path, console: Console) -> EvalPack:
         return build_pack(folder / "eval-pack")
 
 
-def _report(sheet: ScoreSheet, console: Console) -> None:
+def report(sheet: ScoreSheet, console: Console) -> None:
+    """The gates' verdicts as a table, and what the proxies found where they ran."""
     table = Table("gate", "verdict", "why", box=None)
     for verdict in sheet.gates:
-        table.add_row(verdict.gate, verdict.outcome, verdict.reason)
+        table.add_row(verdict.gate, verdict.outcome, Text(verdict.reason))  # reasons quote the data
     console.print(table)
     if sheet.effect is not None:
         effect = sheet.effect

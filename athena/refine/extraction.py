@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from datatrove.pipeline.extractors import Trafilatura
 from lxml.etree import LxmlError
 from resiliparse.extract.html2text import extract_plain_text
 
 from athena.refine import html, language
+from athena.refine.main_text import main_text
 from athena.refine.recipe import Page, Rejected
 
 # What extraction libraries raise on broken markup. Memory running out is this machine's fault and is not caught.
-_EXTRACTION_FAULTS = (
+EXTRACTION_FAULTS = (
     ArithmeticError, AssertionError, AttributeError, LookupError, LxmlError, RecursionError, TypeError, ValueError,
 )  # fmt: skip
 
@@ -37,9 +36,11 @@ class LanguageGuess:
     def apply(self, page: Page) -> Page | Rejected:
         if page.record.is_text:
             return page
+        if html.is_overloaded(page.html):
+            return Rejected("extraction.overloaded")
         try:
             scores = language.identify(extract_plain_text(page.html))
-        except _EXTRACTION_FAULTS:
+        except EXTRACTION_FAULTS:
             return Rejected("extraction.failed")
         likely = any(scores.get(code, 0.0) >= self.threshold for code in self.languages)
         return page if likely else Rejected(self.name)
@@ -47,27 +48,23 @@ class LanguageGuess:
 
 @dataclass(frozen=True)
 class Extraction:
-    """The main text, by trafilatura without memory of other pages and without a clock.
+    """The main text, by trafilatura in its default setting, without memory of other pages and without a clock.
 
-    Its default setting: on the 511 labelled pages of WCXB's test set (word F1) 0.863, against 0.806 for FineWeb's
-    `favor_precision`, at 1.37 times the speed; on scrapinghub's 181 pages both reach 0.955.
+    docs/recipes.md compares it with FineWeb's setting and with other extractors.
     """
 
     name: ClassVar[str] = "extraction"
-    favor_precision: bool = False
 
     def apply(self, page: Page) -> Page | Rejected:
         if page.record.is_text:
             return page
+        if html.is_overloaded(page.html):
+            return Rejected("extraction.overloaded")
         try:
-            text = self._block.extract(page.html)
-        except _EXTRACTION_FAULTS:
+            text = main_text(page.html)
+        except EXTRACTION_FAULTS:
             return Rejected("extraction.failed")
-        return dataclasses.replace(page, text=_storable(text)) if text else Rejected("extraction.empty")
-
-    @cached_property
-    def _block(self) -> Any:
-        return Trafilatura(favour_precision=self.favor_precision, deduplicate=False)
+        return dataclasses.replace(page, text=storable(text)) if text else Rejected("extraction.empty")
 
 
 @dataclass(frozen=True)
@@ -79,9 +76,11 @@ class VisibleText:
     def apply(self, page: Page) -> Page | Rejected:
         if page.record.is_text:
             return page
-        return dataclasses.replace(page, text=_storable(html.visible_text(page.html)))
+        if html.is_overloaded(page.html):
+            return Rejected("extraction.overloaded")
+        return dataclasses.replace(page, text=storable(html.visible_text(page.html)))
 
 
-def _storable(text: str) -> str:
+def storable(text: str) -> str:
     """Half a surrogate pair, which a page can write as a character reference, has no UTF-8 form."""
     return text.encode("utf-8", "replace").decode()

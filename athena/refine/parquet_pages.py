@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from athena.errors import BadInput, TooLarge
 
 _MAX_PAGE_HEADER_BYTES = 4096
+_MAX_FOREIGN_HEADER_BYTES = 64 << 10  # other writers put the least and greatest value into it
 _MAX_DEPTH = 4
 _DATA_PAGE = 0
 _PLAIN = 0
@@ -39,6 +40,27 @@ def check_pages(file: BinaryIO, metadata: Any, *, max_bytes: int, max_values_per
                 raise TooLarge(f"the rows unpack to more than {max_bytes} bytes")
             if values > group.num_rows * max_values_per_row:
                 raise BadInput(f"column {column.path_in_schema} holds more values than its rows can")
+
+
+def largest_page(file: BinaryIO, column: Any) -> int:
+    """Bytes that the largest page of a column chunk, its dictionary included, unpacks to. Raises BadInput.
+
+    `column` is pyarrow's metadata of the chunk, of a file that may be encoded in any way.
+    """
+    position = column.data_page_offset
+    if column.has_dictionary_page:
+        position = min(position, column.dictionary_page_offset)
+    end, largest = position + column.total_compressed_size, 0
+    while position < end:
+        file.seek(position)
+        header = _Thrift(file.read(_MAX_FOREIGN_HEADER_BYTES))
+        fields = header.struct()
+        unpacked, packed = fields.get(2), fields.get(3)
+        if not (isinstance(unpacked, int) and isinstance(packed, int) and unpacked >= 0 and packed >= 0):
+            raise BadInput("a page header has no sizes")
+        largest = max(largest, unpacked)
+        position += header.position + packed
+    return largest
 
 
 def _walk(file: BinaryIO, column: Any) -> tuple[int, int]:

@@ -7,15 +7,15 @@ import hashlib
 import importlib
 import importlib.util
 import json
-import re
 import unicodedata
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, cast
 
+from athena.durable import sha256_of
 from athena.errors import BadInput, Misconfigured, NotFound
 from athena.protocol import RecipeRef, canonical_json
 from athena.refine.bpe import BPE_SHA256, load_tokenizer
@@ -26,11 +26,11 @@ from athena.refine.url_lists import archive_sha256
 
 # Everything whose version can change a row. Unicode's tables come with Python and decide what a letter is.
 _LIBRARIES = (
-    "courlan", "datatrove", "fasttext-predict", "fastwarc", "justext", "lxml", "lxml-html-clean", "numpy", "regex",
-    "resiliparse", "spacy", "tldextract", "tokenizers", "trafilatura",
+    "courlan", "datatrove", "fasttext-predict", "fastwarc", "justext", "lxml", "lxml-html-clean", "numpy",
+    "phonenumbers", "regex", "resiliparse", "spacy", "tldextract", "tokenizers", "trafilatura",
 )  # fmt: skip
 _EXCERPT_CHARS = 400
-_BUILT_IN = re.compile(r"[a-z][a-z0-9]*-\d+")
+_RECIPES = Path(__file__).with_name("recipes")
 
 
 @dataclass(frozen=True)
@@ -77,12 +77,21 @@ class Step(Protocol):
 
 @dataclass(frozen=True)
 class Recipe:
-    """Steps in order. `source_sha256` is the digest of a recipe file that is not part of this package."""
+    """Steps in order. `source_sha256` is the digest of a recipe file that is not part of this package.
+
+    Can be pickled: without what its steps have loaded, and a recipe file as its absolute `path`, to be read again.
+    """
 
     name: str
     version: str
     steps: Sequence[Step]
     source_sha256: str = ""
+    path: str = field(default="", compare=False)
+
+    def __reduce__(self) -> tuple[Callable[..., Recipe], tuple[Any, ...]]:
+        if self.path:
+            return load_recipe, (self.path,)
+        return Recipe, (self.name, self.version, _unused(tuple(self.steps)), self.source_sha256)
 
     @cached_property
     def hash(self) -> str:
@@ -91,7 +100,7 @@ class Recipe:
             "name": self.name,
             "version": self.version,
             "source": self.source_sha256,
-            "steps": [[step.name, _settings(step)] for step in self.steps],
+            "steps": [_settings(step) for step in self.steps],
             "libraries": {library: metadata.version(library) for library in _LIBRARIES},
             "unicode": unicodedata.unidata_version,
             "models": {"lid.176.ftz": LID_SHA256, "bpe-8k.json": BPE_SHA256, "url-lists": archive_sha256()},
@@ -115,7 +124,7 @@ class Recipe:
         for step in self.steps:
             result = step.apply(page)
             if isinstance(result, Rejected):
-                return dataclasses.replace(result, excerpt=page.text[:_EXCERPT_CHARS])
+                return dataclasses.replace(result, excerpt=(result.excerpt or page.text)[:_EXCERPT_CHARS])
             page = result
         return Document(_row(page), page.minhash) if page.text else Rejected("empty")
 
@@ -138,23 +147,57 @@ def _row(page: Page) -> dict[str, Any]:
 
 
 def _settings(step: Any) -> Any:
+    """[name, fields] of a step. A field may hold steps of its own, in tuples; a path stands for the file's sha256."""
     if not dataclasses.is_dataclass(step) or isinstance(step, type):
         raise Misconfigured(f"step {step!r} is not a dataclass", remedy="make its thresholds dataclass fields")
-    return json.loads(json.dumps(dataclasses.asdict(step)))
+    fields = {field.name: _plain(getattr(step, field.name)) for field in dataclasses.fields(step)}
+    return [cast(Step, step).name, fields]
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return _settings(value)
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return {"sha256": _sha256_of(value)}
+    return json.loads(json.dumps(value))
+
+
+def _sha256_of(path: Path) -> str:
+    try:
+        return sha256_of(path)
+    except OSError as error:
+        raise Misconfigured(
+            f"a step needs the file {path}: {error.strerror}",
+            remedy="`athena recipe train-classifier` makes the one of edu-1; other recipes name their own",
+        ) from error
+
+
+def _unused(value: Any) -> Any:
+    """A step as it was before it loaded anything, or a tuple of such."""
+    if isinstance(value, tuple):
+        return tuple(_unused(item) for item in value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return type(value)(**{f.name: _unused(getattr(value, f.name)) for f in dataclasses.fields(value)})
+    return value
+
+
+def recipe_names() -> list[str]:
+    """The recipes of this package, sorted: one for each file in recipes/."""
+    return sorted(path.stem.replace("_", "-") for path in _RECIPES.glob("[a-z]*.py"))
 
 
 def load_recipe(spec: str) -> Recipe:
-    """`fineweb-1`, `strict-1`, `unfiltered-1`, or the path of a .py file that defines RECIPE.
+    """One of `recipe_names()`, or the path of a .py file that defines RECIPE.
 
     Such a file runs with all rights of this process: give only files of your own. Raises NotFound or BadInput.
     """
     if spec.endswith(".py"):
         return _load_file(Path(spec))
-    if _BUILT_IN.fullmatch(spec):
-        module = f"athena.refine.recipes.{spec.replace('-', '_')}"
-        if importlib.util.find_spec(module) is not None:
-            return _recipe_of(importlib.import_module(module), spec)
-    raise NotFound(f"no recipe {spec}", remedy="use fineweb-1, strict-1, unfiltered-1 or the path of a .py file")
+    if spec in recipe_names():
+        return _recipe_of(importlib.import_module(f"athena.refine.recipes.{spec.replace('-', '_')}"), spec)
+    raise NotFound(f"no recipe {spec}", remedy=f"use {', '.join(recipe_names())} or the path of a .py file")
 
 
 def _load_file(path: Path) -> Recipe:
@@ -165,7 +208,8 @@ def _load_file(path: Path) -> Recipe:
     module = importlib.util.module_from_spec(module_spec)
     module_spec.loader.exec_module(module)
     recipe = _recipe_of(module, str(path))
-    return dataclasses.replace(recipe, source_sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return dataclasses.replace(recipe, source_sha256=digest, path=str(path.resolve()))
 
 
 def _recipe_of(module: Any, spec: str) -> Recipe:

@@ -13,7 +13,7 @@ import io
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
@@ -24,6 +24,7 @@ from athena.refine import html as pages
 
 MAX_RECORD_BYTES = 8 << 20  # Common Crawl cuts payloads at 5 MiB
 _MAX_HEADER_BYTES = 64 << 10
+_MAX_FIELD_CHARS = 8 << 10  # URLs of this length break browsers and servers
 _CHUNK_BYTES = 8 << 10  # deflate expands at most 1032-fold, so one chunk inflates to at most 8.3 MiB
 _GZIP_MAGIC = b"\x1f\x8b"
 _HTML_TYPES = ("text/html", "application/xhtml+xml")
@@ -84,12 +85,22 @@ def read_records(stream: BinaryIO, warc_path: str, rejected: Counter[str] | None
     Responses that yield no record are counted in `rejected` by reason: not-html, too-large, malformed, and truncated
     for a tail that is cut off or damaged (all before it is used). Raises BadInput if the file is no WARC at all.
     """
-    counts: Counter[str] = Counter() if rejected is None else rejected
+    return _records(stream, warc_path, Counter() if rejected is None else rejected, _parse)
+
+
+def read_texts(stream: BinaryIO, name: str, rejected: Counter[str] | None = None) -> Iterator[Record]:
+    """Every plain-text `conversion` record of a WET file, as `read_records` reads pages; `name` is the file's URI."""
+    return _records(stream, name, Counter() if rejected is None else rejected, _parse_text)
+
+
+def _records(
+    stream: BinaryIO, path: str, counts: Counter[str], parse: Callable[[_Frame, str], Record | None]
+) -> Iterator[Record]:
     try:
         for frame in _frames(stream):
             _refuse_other_formats(frame)
             try:
-                record = _parse(frame, warc_path)
+                record = parse(frame, path)
             except _Skip as skip:
                 counts[skip.reason] += 1
             else:
@@ -247,25 +258,49 @@ def _parse(frame: _Frame, warc_path: str) -> Record | None:
         raise _Skip("too-large")
     if _has_more_than_one_record(frame):
         raise _Skip("malformed")
+    return _record(frame, warc_path, warc, _body(frame), is_text=False)
+
+
+def _parse_text(frame: _Frame, name: str) -> Record | None:
+    """The text of a frame; None if it is no conversion. Raises _Skip for a conversion that yields no text."""
+    warc = _open(frame, "none")
+    if warc.record_type != WarcRecordType.conversion:
+        return None
+    if (warc.headers.get("Content-Type") or "").split(";")[0].strip().lower() != "text/plain":
+        raise _Skip("not-text")
+    if not frame.whole:
+        raise _Skip("too-large")
+    if _has_more_than_one_record(frame):
+        raise _Skip("malformed")
+    body = _read_all(warc)
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        raise _Skip("undecodable") from None
+    return _record(frame, name, warc, body, is_text=True)
+
+
+def _record(frame: _Frame, path: str, warc: WarcRecord, body: bytes, *, is_text: bool) -> Record:
     headers = warc.headers
-    body = _body(frame)
     url = (headers.get("WARC-Target-URI") or "").strip().removeprefix("<").removesuffix(">")
     record_id = headers.get("WARC-Record-ID")
-    if not url or not record_id:
+    date = headers.get("WARC-Date") or ""
+    if not url or not record_id or max(len(url), len(record_id), len(date)) > _MAX_FIELD_CHARS:
         raise _Skip("malformed")
     digest = headers.get("WARC-Payload-Digest") or ""
     if not _DIGEST.fullmatch(digest):
         digest = "sha1:" + base64.b32encode(hashlib.sha1(body).digest()).decode()
     return Record(
-        warc_path=warc_path,
+        warc_path=path,
         offset=frame.offset,
         length=frame.length,
         record_id=record_id,
         url=url,
-        date=headers.get("WARC-Date") or "",
+        date=date,
         payload_digest=digest,
-        charset=warc.http_charset,
+        charset=None if is_text else warc.http_charset,
         body=body,
+        is_text=is_text,
     )
 
 

@@ -1,13 +1,17 @@
 """Honest work passes every gate, whatever the recipe, and is paid by what a model learns from it."""
 
+import dataclasses
 from urllib.parse import urlsplit
 
+import pyarrow.parquet as pq
 import pytest
 
 from athena.errors import Unavailable
 from athena.events import read_events
+from athena.judge.assess import assess
+from athena.judge.evidence import noting_undecided
 from athena.judge.weights import judged, pay
-from athena.optout import LeftOut
+from athena.optout import NOTHING_LEFT_OUT, LeftOut
 from athena.protocol import canonical_json
 from athena.wire import OptOut
 
@@ -91,3 +95,16 @@ def test_late_work_loses_a_tenth_at_most(world):
     case = world.publish(list(world.rows))
     late = case.model_copy(update={"commit_block": 300, "deadline_block": 300, "median_blocks": 50})
     assert world.judge(late).time_factor == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_a_record_that_the_validator_could_not_decide_is_not_held_against_the_miner(world, canonical, tmp_path, noted):
+    """Its own worker died on the first row of each file; the miner's did not."""
+    bench = dataclasses.replace(world.bench, workdir=tmp_path, workers=None)
+    for path in world.paths:
+        full = bench.refined(path, bench.canonical_recipe, NOTHING_LEFT_OUT).table
+        lost = full["warc_offset"].to_pylist()[:1] if noted else []
+        [file] = (f for f in (tmp_path / "refined").iterdir() if pq.read_table(f)["warc_path"][0].as_py() == path)
+        pq.write_table(noting_undecided(full.slice(1), lost), file)
+    sheet = assess(world.publish(list(world.rows), recipe=canonical), bench)
+    assert {v.gate: v.outcome for v in sheet.gates}["completeness"] == ("pass" if noted else "fail")

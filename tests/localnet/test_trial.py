@@ -7,6 +7,8 @@ from athena.cli import app
 from athena.errors import BadInput
 from athena.localnet.doctor import examine
 from athena.localnet.ground import build_crawl, build_pack
+from athena.refine import run
+from athena.refine.manifest import Limits, load_dataset
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:spacy", "ignore::DeprecationWarning:weasel")
 
@@ -32,7 +34,10 @@ def test_a_dataset_is_refined_and_passes_the_gates_of_its_files_only(crawl, pack
     dataset = tmp_path / "dataset"
     refined = athena("refine", crawl[0], "--out", dataset)
     assert refined.exit_code == 0, refined.output
-    assert "documents" in refined.output and [p.name for p in tmp_path.iterdir()] == ["dataset"]
+    assert "documents" in refined.output and sorted(p.name for p in tmp_path.iterdir()) == [
+        "dataset",
+        "dataset.report.html",
+    ]
 
     scored = athena("score", dataset, "--warc", crawl[0], "--eval-pack", pack)
     assert scored.exit_code == 0, scored.output
@@ -42,10 +47,35 @@ def test_a_dataset_is_refined_and_passes_the_gates_of_its_files_only(crawl, pack
     assert isinstance(other.exception, BadInput) and "not refined from these files" in str(other.exception)
 
 
-def test_a_file_that_is_no_warc_is_refused_with_the_reason(tmp_path):
-    (tmp_path / "notes.txt").write_text("hello")
-    refused = athena("refine", tmp_path / "notes.txt", "--out", tmp_path / "dataset")
-    assert isinstance(refused.exception, BadInput) and "notes.txt" in str(refused.exception)
+def test_a_file_that_no_text_is_read_from_is_refused_with_the_reason(tmp_path):
+    (tmp_path / "notes.bin").write_text("hello")
+    refused = athena("refine", tmp_path / "notes.bin", "--out", tmp_path / "dataset")
+    assert isinstance(refused.exception, BadInput) and "notes.bin" in str(refused.exception)
+
+
+def test_pages_and_plain_texts_make_one_dataset_and_the_second_time_there_is_nothing_to_do(crawl, tmp_path):
+    (tmp_path / "notes.txt").write_text("A short note.")
+    dataset = tmp_path / "dataset"
+    inputs = ["refine", crawl[0], tmp_path / "notes.txt", "--recipe", "unfiltered-1", "--out", dataset]
+    refined = athena(*inputs, "--workers", 2)
+    assert refined.exit_code == 0, refined.output
+    table = load_dataset(dataset, limits=Limits()).table
+    assert "A short note." in table["text"].to_pylist() and len(set(table["warc_path"].to_pylist())) == 2
+    again = athena(*inputs, "--workers", 1)
+    assert again.exit_code == 0 and "nothing to do" in again.output
+    assert refined.output.splitlines()[-1] == again.output.splitlines()[-1]
+
+
+def test_an_interrupted_refinement_says_what_it_goes_on_after(crawl, tmp_path, monkeypatch):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    inputs = ["refine", *crawl, "--out", tmp_path / "dataset"]
+    monkeypatch.setattr(run, "assemble", interrupted)
+    assert athena(*inputs).exit_code == 130
+    monkeypatch.undo()
+    refined = athena(*inputs)
+    assert refined.exit_code == 0 and "goes on after" in refined.output and "of 2 files" in refined.output
 
 
 def test_the_doctor_says_what_is_lacking_and_how_to_mend_it(monkeypatch, tmp_path):

@@ -1,8 +1,9 @@
-import os
+import itertools
+import shutil
 import signal
 import subprocess
 import sys
-import time
+from pathlib import Path
 
 import pytest
 
@@ -10,9 +11,14 @@ from athena.crawl import open_crawl
 from athena.errors import Conflict
 from athena.events import EventLog, read_events
 from athena.protocol import Shard, Task
+from athena.refine import parts
+from athena.refine.assembly import Label
+from athena.refine.flow import Example, Flow
 from athena.refine.manifest import DATA_FILE, MANIFEST_FILE, Limits, load_dataset
+from athena.refine.parts import SourceParts
 from athena.refine.recipe import load_recipe
-from athena.refine.run import refine_task, refine_warc
+from athena.refine.run import CrawlFile, Work, refine_sources, refine_task, refine_warc
+from athena.refine.sources_warc import WarcSource
 
 HOTKEY = "5" + "G" * 47
 NAMES = ("a.warc.gz", "b.warc.gz", "c.warc.gz")
@@ -120,48 +126,146 @@ def test_parts_of_another_recipe_are_not_used(site_crawl, tmp_path):
     assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "clean")
 
 
-_WORKER = """
+def test_more_workers_and_other_chunks_change_no_byte(site_crawl, tmp_path, monkeypatch):
+    refine(site_crawl, tmp_path / "one")
+    monkeypatch.setattr(parts, "CHUNK_RECORDS", 2)
+    refine(site_crawl, tmp_path / "four", workers=4)
+    assert bytes_of(tmp_path / "one") == bytes_of(tmp_path / "four")
+
+
+def test_interrupted_at_any_rename_it_goes_on_and_ends_with_the_same_bytes(site_crawl, tmp_path, monkeypatch):
+    """A file counts once it has its name, so these are all the states that a kill can leave behind."""
+    monkeypatch.setattr(parts, "CHUNK_RECORDS", 4)
+    task, recipe, out = task_of("a.warc.gz", "c.warc.gz"), "unfiltered-1", tmp_path / "out"
+    refine(site_crawl, tmp_path / "clean", task, recipe)
+    rename = Path.replace
+
+    def interrupted_at(moment):
+        renames = itertools.count()
+
+        def replace(self, target):
+            if next(renames) == moment:
+                raise KeyboardInterrupt
+            return rename(self, target)
+
+        return replace
+
+    for moment in itertools.count():
+        monkeypatch.setattr(Path, "replace", interrupted_at(moment))
+        try:
+            refine(site_crawl, out, task, recipe)
+            break
+        except KeyboardInterrupt:
+            monkeypatch.setattr(Path, "replace", rename)
+            refine(site_crawl, out, task, recipe)
+        assert bytes_of(out) == bytes_of(tmp_path / "clean")
+        assert not out.with_name("out.parts").exists()
+        shutil.rmtree(out)
+    assert moment == 1 + (2 + 2 + 1) + (2 + 1) + 2  # job; chunks of a and its end; of c; data and manifest
+
+
+_KILLER = """
+import os
+import signal
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+from athena.refine.extraction import VisibleText
+from athena.refine.recipe import Recipe
+
+FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Kill:
+    name: ClassVar[str] = "kill"
+
+    def apply(self, page):
+        kill = FOLDER / f"kill-{page.record.url.replace('/', '-')}"
+        if kill.exists():
+            pid, part = kill.read_text().split()
+            while not Path(part).exists():
+                time.sleep(0.01)
+            os.kill(int(pid), signal.SIGKILL)
+        return page
+
+
+RECIPE = Recipe("killer", "1", (VisibleText(), Kill()))
+"""
+_REFINE = """
+import os
 import sys
 from pathlib import Path
 from athena.crawl import open_crawl
 from athena.events import EventLog
 from athena.protocol import Task
+from athena.refine import parts
 from athena.refine.recipe import load_recipe
 from athena.refine.run import refine_task
 
-crawl, out, log, task, hotkey = sys.argv[1:]
-refine_task(Task.model_validate_json(task), hotkey, load_recipe("fineweb-1"), open_crawl(crawl), Path(out),
-            events=EventLog(Path(log)))
+crawl, out, log, task, hotkey, recipe, kill, part = sys.argv[1:]
+Path(kill).write_text(f"{os.getpid()} {part}")
+parts.CHUNK_RECORDS = 2
+refine_task(Task.model_validate_json(task), hotkey, load_recipe(recipe), open_crawl(crawl), Path(out),
+            events=EventLog(Path(log)), workers=2)
 """
 
 
-def test_killed_in_the_middle_it_goes_on_and_ends_with_the_same_bytes(site_crawl, tmp_path, warc, english_site):
-    for index in range(6):
-        (site_crawl / f"more{index}.warc.gz").write_bytes(warc(english_site(10 + index, 12)))
-    task = task_of(*NAMES, *(f"more{i}.warc.gz" for i in range(6)))
-    out, log = tmp_path / "out", tmp_path / "events.jsonl"
-    arguments = [site_crawl.as_uri(), str(out), str(log), task.canonical().decode(), HOTKEY]
-    for done_before_the_kill in (2, 4):
-        worker = subprocess.Popen([sys.executable, "-c", _WORKER, *arguments])
-        _wait(lambda n=done_before_the_kill: _finished(log) >= n, worker)
-        os.kill(worker.pid, signal.SIGKILL)
-        assert worker.wait() == -signal.SIGKILL
+def test_killed_in_the_middle_it_goes_on_and_ends_with_the_same_bytes(site_crawl, tmp_path, monkeypatch):
+    """The pages that kill do so from a worker, each once a certain chunk is finished."""
+    (tmp_path / "killer.py").write_text(_KILLER)
+    out, log, recipe = tmp_path / "out", tmp_path / "events.jsonl", str(tmp_path / "killer.py")
+    for url, chunk in (
+        ("http://site1.example/page/4", "00000/000000"),
+        ("http://site2.example/page/2", "00001/000001"),
+    ):
+        kill, part = tmp_path / f"kill-{url.replace('/', '-')}", tmp_path / "out.parts" / f"{chunk}.json"
+        arguments = [site_crawl.as_uri(), out, log, task_of().canonical().decode(), HOTKEY, recipe, kill, part]
+        killed = subprocess.run([sys.executable, "-c", _REFINE, *map(str, arguments)])
+        assert killed.returncode == -signal.SIGKILL
         assert not (out / MANIFEST_FILE).exists()
-    before = _finished(log)
-    refine(site_crawl, out, task, events=EventLog(log))
-    assert sum(e["event"] == "refine.resumed" for e in read_events(log)) == 2
-    assert _finished(log) - before <= 9 - before + 2  # a WARC is done again only if the kill met its event
-    refine(site_crawl, tmp_path / "clean", task)
+        kill.unlink()
+    monkeypatch.setattr(parts, "CHUNK_RECORDS", 2)
+    refine(site_crawl, out, recipe=recipe, events=EventLog(log))
+    assert [e["warcs"] for e in read_events(log) if e["event"] == "refine.resumed"] == [0, 1]
+    assert sum(e["event"] == "refine.warc.done" for e in read_events(log)) == 3
+    refine(site_crawl, tmp_path / "clean", recipe=recipe)
     assert bytes_of(out) == bytes_of(tmp_path / "clean")
 
 
-def _finished(log):
-    return sum(e["event"] == "refine.warc.done" for e in read_events(log))
+def test_finished_chunks_are_not_made_again(site_crawl, tmp_path, monkeypatch):
+    monkeypatch.setattr(parts, "CHUNK_RECORDS", 2)
+    store = SourceParts.store
+    stored = []
+
+    def failing(self, index, chunk):
+        if len(stored) == 3:
+            raise Conflict("enough")
+        stored.append((self.folder.name, index))
+        store(self, index, chunk)
+
+    monkeypatch.setattr(SourceParts, "store", failing)
+    with pytest.raises(Conflict):
+        refine(site_crawl, tmp_path / "out", recipe="unfiltered-1")
+    monkeypatch.setattr(SourceParts, "store", lambda *a: (stored.append((a[0].folder.name, a[1])), store(*a)))
+    refine(site_crawl, tmp_path / "out", recipe="unfiltered-1")
+    assert stored == sorted(set(stored)) == [(f"{s:05}", c) for s, n in enumerate((3, 3, 2)) for c in range(n)]
 
 
-def _wait(ready, worker):
-    deadline = time.monotonic() + 90
-    while not ready():
-        assert worker.poll() is None, "the worker ended before it was killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+def test_pages_that_crash_are_counted_shown_and_tell_the_validator_where_they_are(site_crawl, tmp_path):
+    (tmp_path / "crash.py").write_text(_KILLER.replace("int(pid)", "os.getpid()"))
+    (tmp_path / "kill-http:--site1.example-page-2").write_text(f"0 {tmp_path}")
+    recipe, crawl = load_recipe(str(tmp_path / "crash.py")), open_crawl(site_crawl.as_uri())
+    flows = []
+    manifest = refine_sources(
+        Work(recipe, [WarcSource(CrawlFile(crawl, name)) for name in NAMES]), Label(task_of().id, HOTKEY, "1"),
+        tmp_path / "out", events=EventLog(None), finished=lambda manifest, flow: flows.append(flow),
+    )  # fmt: skip
+    assert manifest.rejected == {"none.crashed": 1} and manifest.rows == 12
+    assert flows == [Flow({"none.crashed": 1}, {"none.crashed": (Example("http://site1.example/page/2", ""),)})]
+    load_dataset(tmp_path / "out", limits=Limits())
+    one = refine_warc("a.warc.gz", recipe, crawl)
+    assert one.table.num_rows == 4 and one.rejected == {"none.crashed": 1}
+    assert len(one.undecided) == 1 and one.undecided[0] not in one.table["warc_offset"].to_pylist()

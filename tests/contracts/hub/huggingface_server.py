@@ -18,6 +18,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import uvicorn
 from starlette.applications import Starlette
@@ -136,6 +137,8 @@ class HubServer:
             ("GET", f"{api}/revision/{{revision}}", self.info),
             ("GET", api, self.info),
             ("GET", f"{api}/tree/{{revision}}", self.tree),
+            ("GET", f"{api}/tree/{{revision}}/{{path:path}}", self.tree),
+            ("POST", f"{api}/paths-info/{{revision}}", self.paths_info),
             ("POST", f"{api}/preupload/{{revision}}", self.preupload),
             ("POST", f"{api}/commit/{{revision}}", self.commit),
             ("POST", f"{api}/tag/{{revision}}", self.tag),
@@ -194,7 +197,21 @@ class HubServer:
     async def tree(self, request: Request) -> Response:
         repository = self._repository(request)
         tree = repository.commits[repository.resolve(request.path_params["revision"])]
-        return JSONResponse([self._tree_row(path, blob) for path, blob in sorted(tree.items())])
+        top = request.path_params.get("path", "")
+        below = {path: blob for path, blob in tree.items() if not top or path.startswith(f"{top}/")}
+        if top and not below:
+            raise Refused(404, "EntryNotFound")
+        folders = {path[:at] for path in below for at, sign in enumerate(path) if sign == "/" and at > len(top)}
+        rows = [self._tree_row(path, blob) for path, blob in sorted(below.items())]
+        return JSONResponse([*map(_folder_row, sorted(folders)), *rows])
+
+    async def paths_info(self, request: Request) -> Response:
+        repository = self._repository(request)
+        tree = repository.commits[repository.resolve(request.path_params["revision"])]
+        form = parse_qs((await request.body()).decode())
+        rows = [self._tree_row(path, tree[path]) for path in form["paths"] if path in tree]
+        folders = [path for path in form["paths"] if any(file.startswith(f"{path}/") for file in tree)]
+        return JSONResponse([*map(_folder_row, folders), *rows])
 
     def _tree_row(self, path: str, blob: Blob) -> dict[str, Any]:
         row: dict[str, Any] = {"type": "file", "path": path, "size": blob.size, "oid": blob.oid}
@@ -332,6 +349,10 @@ class HubServer:
         return None
 
 
+def _folder_row(path: str) -> dict[str, Any]:
+    return {"type": "directory", "path": path, "size": 0, "oid": hashlib.sha1(path.encode()).hexdigest()}
+
+
 class _Recorder:
     """Notes every request, then lets a fault or the application answer it."""
 
@@ -391,10 +412,11 @@ def _hexadecimal(digest: bytes) -> str:
 
 
 def _ranged(request: Request, content: bytes, headers: dict[str, str]) -> Response:
-    start, status = 0, 200
-    if match := re.fullmatch(r"bytes=(\d+)-", request.headers.get("range", "")):
+    start, end, status = 0, len(content), 200
+    if match := re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("range", "")):
         start, status = int(match[1]), 206
-        headers |= {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"}
-    pieces = (content[at : at + 65536] for at in range(start, len(content), 65536))
-    headers |= {"Content-Length": str(len(content) - start), "Accept-Ranges": "bytes"}
+        end = min(end, int(match[2]) + 1) if match[2] else end
+        headers |= {"Content-Range": f"bytes {start}-{end - 1}/{len(content)}"}
+    pieces = (content[at : min(at + 65536, end)] for at in range(start, end, 65536))
+    headers |= {"Content-Length": str(end - start), "Accept-Ranges": "bytes"}
     return StreamingResponse(iter(()) if request.method == "HEAD" else pieces, status, headers)

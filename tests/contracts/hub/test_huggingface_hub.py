@@ -217,3 +217,67 @@ hub.fetch("alice/task-7", revision, Path(sys.argv[2]), max_bytes=1_000_000)
     assert contents(tmp_path / "into") == {"data.parquet": BIG}
     assert bool(server.asked("xet-write-token")) == xet
     assert bool(server.large) != xet
+
+
+@pytest.fixture(params=["xet", "lfs"])
+def store(request, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", request.param == "lfs")
+    return request.param
+
+
+MANY = {f"part-{i:02}.parquet": random.Random(i).randbytes(20_000) for i in range(12)} | {"manifest.json": b"{}"}
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload:DeprecationWarning")  # the client's, of LFS
+def test_many_files_are_one_commit_and_few_requests(hub, server, folder, store):
+    """The Hub allows 128 commits an hour in a repository, and 1,000 requests in 5 minutes."""
+    revision = hub.publish(folder(MANY), NAME, message="m")
+    assert hub.sizes(NAME, revision) == {path: len(content) for path, content in MANY.items()}
+    assert len(server.asked("POST .*/commit/")) == 1
+    assert len(server.asked(" /api/")) <= 8
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload:DeprecationWarning")  # the client's, of LFS
+def test_the_pause_that_the_hub_asks_for_before_a_commit_is_kept_and_nothing_is_sent_twice(hub, server, folder, store):
+    server.faults.append(Fault("POST .*/commit/", status=429, headers={"Retry-After": "1"}))
+    assert seconds_of(lambda: hub.publish(folder(MANY), NAME, message="m")) >= 1.0
+    assert len(server.asked("POST .*/commit/")) == 2
+    assert len(server.asked("PUT /lfs/")) == (len(MANY) - 1 if store == "lfs" else 0)
+
+
+def test_a_quota_spent_for_an_hour_is_told_to_the_caller(hub, server, folder):
+    server.faults.append(Fault("POST .*/commit/", status=429, headers={"Retry-After": "3600"}))
+    with pytest.raises(Unavailable) as caught:
+        hub.publish(folder({"a.json": b"{}"}), NAME, message="m")
+    assert caught.value.retry_after_seconds == 3600
+
+
+PUBLISH = """
+import sys
+from pathlib import Path
+from athena.hub import open_hub
+open_hub("hf://" + sys.argv[1]).publish(Path(sys.argv[2]), "alice/task-7", message="m")
+"""
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload:DeprecationWarning")  # the client's, of LFS
+def test_a_publish_that_was_killed_before_its_commit_goes_on_without_sending_content_again(
+    hub, server, folder, contents, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+    source = folder(MANY)
+    server.faults.append(Fault("POST .*/commit/", delay_seconds=3, status=503))
+    arguments = [sys.executable, "-c", PUBLISH, server.url, str(source)]
+    process = subprocess.Popen(arguments, env={**os.environ, "HF_HUB_DISABLE_XET": "1"})
+    until = time.monotonic() + 60
+    while not server.asked("POST .*/commit/"):
+        assert time.monotonic() < until and process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait(10)
+    server.faults.clear()
+    assert len(server.repository(NAME).commits) == 1  # the one that creates the repository
+    sent = len(server.asked("PUT /lfs/"))
+    revision = hub.publish(source, NAME, message="m")
+    assert sent == len(server.asked("PUT /lfs/")) == len(MANY) - 1
+    assert contents(hub.fetch(NAME, revision, tmp_path / "into", max_bytes=LIMIT)) == MANY
