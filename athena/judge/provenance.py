@@ -77,7 +77,7 @@ def _compare(text: str, record: Record, evidence: Evidence) -> tuple[Finding, st
 
 
 def _page(record: Record) -> str:
-    """The page's visible text; none where it decodes under no charset, as no recipe gets text out of it."""
+    """The page's visible text; none where it has no charset or too much markup: no recipe gets text out of it."""
     try:
         return visible_text(record)
     except BadInput:

@@ -22,6 +22,9 @@ EXTRACTION_FAULTS = (
 )  # fmt: skip
 
 
+_GUESS_CHARS = 10_000
+
+
 @dataclass(frozen=True)
 class LanguageGuess:
     """Drops a page before the costly extraction if no wanted language is at all likely in its rough text.
@@ -39,7 +42,7 @@ class LanguageGuess:
         if html.is_overloaded(page.html):
             return Rejected("extraction.overloaded")
         try:
-            scores = language.identify(extract_plain_text(page.html))
+            scores = language.identify(extract_plain_text(page.html)[:_GUESS_CHARS])
         except EXTRACTION_FAULTS:
             return Rejected("extraction.failed")
         likely = any(scores.get(code, 0.0) >= self.threshold for code in self.languages)

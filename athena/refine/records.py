@@ -138,7 +138,10 @@ def decoded(record: Record) -> str:
 
 
 def visible_text(record: Record) -> str:
-    """All visible text of the page in document order, one line per block. Raises BadInput where no charset fits."""
+    """All visible text of the page in document order, one line per block.
+
+    Raises BadInput where no charset fits, or the markup is too much for a parser.
+    """
     return pages.visible_text(decoded(record))
 
 
