@@ -3,7 +3,7 @@
 The 499 texts of Common Crawl that DCLM's annotators labelled good (1) or bad (0) by majority (arXiv 2406.11794, from
 mlfoundations/dclm). They hold text, not pages, so a recipe's steps run without its extraction, and without a list of
 URLs to match. One JSON line per recipe: texts, texts kept, balanced accuracy = (good kept + bad dropped) / 2 as
-shares, and how many good and bad texts each step dropped.
+shares, and how many good and bad texts each step dropped. A recipe whose model is not on this machine gets null.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+from athena.errors import Misconfigured
 from athena.refine.recipe import Document, Recipe, Rejected, load_recipe, recipe_names
 from athena.refine.records import Record
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
+DATA = Path(os.environ.get("ATHENA_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 LABELLED = "quality/dclm-majority.jsonl"
 GOOD, BAD = 1, 0
 
@@ -87,7 +89,12 @@ def main() -> None:
     options = parser.parse_args()
     texts = labelled(options.data)
     for spec in options.recipe or recipe_names():
-        print(json.dumps(report(load_recipe(spec), texts)), flush=True)
+        recipe = load_recipe(spec)
+        try:
+            found = report(recipe, texts)
+        except Misconfigured as lacking:
+            found = {"recipe": recipe.name, "balanced_accuracy": None, "reason": str(lacking)}
+        print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":
