@@ -199,7 +199,7 @@ def test_time_grows_with_the_text_and_no_faster(step):
             start = time.process_time()
             replaced(step, text)
             spent.append(time.process_time() - start)
-        assert spent[1] < max(24 * spent[0], 0.5), piece
+        assert spent[1] < max(24 * spent[0], 3.0), piece
 
 
 @pytest.mark.full

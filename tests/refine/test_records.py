@@ -205,7 +205,10 @@ def test_visible_text_is_in_order_a_line_per_block_without_scripts(warc):
 
 
 def test_markup_nested_100_000_deep_does_no_harm(warc):
-    page = b"<html><body>" + b"<div>" * 100_000 + b"deep" + b"</div>" * 100_000
-    records, _ = read(warc([("http://a.example/", page), ("http://b.example/", b"<html>")]))
+    deep, deeper = (b"<html><body>" + b"<div>" * n + b"deep" + b"</div>" * n for n in (10_000, 100_000))
+    pages = [("http://a.example/", deep), ("http://b.example/", b"<html>"), ("http://c.example/", deeper)]
+    *records, overloaded = read(warc(pages))[0]
     for record in records:
         assert isinstance(visible_text(record), str)
+    with pytest.raises(BadInput, match="too many tags"):
+        visible_text(overloaded)
