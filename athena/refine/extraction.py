@@ -6,12 +6,14 @@ Records of sources that hold text have nothing to extract and pass as they are.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 from lxml.etree import LxmlError
 from resiliparse.extract.html2text import extract_plain_text
 
+from athena.errors import BadInput
 from athena.refine import html, language
 from athena.refine.main_text import main_text
 from athena.refine.recipe import Page, Rejected
@@ -39,7 +41,7 @@ class LanguageGuess:
     def apply(self, page: Page) -> Page | Rejected:
         if page.record.is_text:
             return page
-        if html.is_overloaded(page.html):
+        if page.is_overloaded:
             return Rejected("extraction.overloaded")
         try:
             scores = language.identify(extract_plain_text(page.html)[:_GUESS_CHARS])
@@ -59,15 +61,7 @@ class Extraction:
     name: ClassVar[str] = "extraction"
 
     def apply(self, page: Page) -> Page | Rejected:
-        if page.record.is_text:
-            return page
-        if html.is_overloaded(page.html):
-            return Rejected("extraction.overloaded")
-        try:
-            text = main_text(page.html)
-        except EXTRACTION_FAULTS:
-            return Rejected("extraction.failed")
-        return dataclasses.replace(page, text=storable(text)) if text else Rejected("extraction.empty")
+        return extracted(self.name, main_text, page)
 
 
 @dataclass(frozen=True)
@@ -79,9 +73,24 @@ class VisibleText:
     def apply(self, page: Page) -> Page | Rejected:
         if page.record.is_text:
             return page
-        if html.is_overloaded(page.html):
+        try:
+            text = html.visible_text(page.html)
+        except BadInput:  # of overloaded markup
             return Rejected("extraction.overloaded")
-        return dataclasses.replace(page, text=storable(html.visible_text(page.html)))
+        return dataclasses.replace(page, text=storable(text))
+
+
+def extracted(name: str, extract: Callable[[str], str | None], page: Page) -> Page | Rejected:
+    """The page with the text that `extract` makes of its markup, rejected under the step's `name` if there is none."""
+    if page.record.is_text:
+        return page
+    if page.is_overloaded:
+        return Rejected(f"{name}.overloaded")
+    try:
+        text = extract(page.html)
+    except EXTRACTION_FAULTS:
+        return Rejected(f"{name}.failed")
+    return dataclasses.replace(page, text=storable(text)) if text and text.strip() else Rejected(f"{name}.empty")
 
 
 def storable(text: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar
@@ -11,8 +10,7 @@ from typing import ClassVar
 import justext
 from resiliparse.extract.html2text import extract_plain_text
 
-from athena.refine import html as markup
-from athena.refine.extraction import EXTRACTION_FAULTS, storable
+from athena.refine.extraction import extracted
 from athena.refine.recipe import Page, Rejected, Step
 
 
@@ -26,7 +24,7 @@ class ResiliparseExtraction:
     name: ClassVar[str] = "resiliparse"
 
     def apply(self, page: Page) -> Page | Rejected:
-        return _extracted(self.name, _main_content, page)
+        return extracted(self.name, _main_content, page)
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class JusTextExtraction:
     max_heading_distance: int = 200
 
     def apply(self, page: Page) -> Page | Rejected:
-        return _extracted(self.name, self._good_paragraphs, page)
+        return extracted(self.name, self._good_paragraphs, page)
 
     def _good_paragraphs(self, html: str) -> str:
         thresholds = dataclasses.asdict(self)
@@ -82,18 +80,6 @@ def _through(steps: tuple[Step, ...], page: Page) -> Page | Rejected:
             return dataclasses.replace(result, excerpt=result.excerpt or page.text)
         page = result
     return page
-
-
-def _extracted(name: str, extract: Callable[[str], str], page: Page) -> Page | Rejected:
-    if page.record.is_text:
-        return page
-    if markup.is_overloaded(page.html):
-        return Rejected(f"{name}.overloaded")
-    try:
-        text = extract(page.html)
-    except EXTRACTION_FAULTS:
-        return Rejected(f"{name}.failed")
-    return dataclasses.replace(page, text=storable(text)) if text.strip() else Rejected(f"{name}.empty")
 
 
 def _main_content(html: str) -> str:

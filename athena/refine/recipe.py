@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Protocol, cast
 from athena.durable import sha256_of
 from athena.errors import BadInput, Misconfigured, NotFound
 from athena.protocol import RecipeRef, canonical_json
+from athena.refine import html as markup
 from athena.refine.bpe import BPE_SHA256, load_tokenizer
 from athena.refine.language import LID_SHA256
 from athena.refine.minhash import Signature
@@ -43,6 +44,11 @@ class Page:
     language: str = "und"
     language_score: float = 0.0
     minhash: Signature | None = None
+
+    @cached_property
+    def is_overloaded(self) -> bool:
+        """Whether its markup is too much for parsers: several steps ask, and it is looked through once."""
+        return markup.is_overloaded(self.html)
 
 
 @dataclass(frozen=True)

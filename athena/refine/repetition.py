@@ -70,9 +70,7 @@ class NGrams:
     def _duplicate_chars_at_most(self, n: int) -> int:
         """With overlaps, and by hashes: equal n-grams have equal hashes, so none is missed."""
         starts, ends = self._offsets[: max(0, len(self._offsets) - n)], self._offsets[n:]
-        hashes = (self._prefix_hashes[ends] - self._prefix_hashes[starts]) * _powers(_INVERSE, len(self._joined))[
-            starts
-        ]
+        hashes = (self._prefix_hashes[ends] - self._prefix_hashes[starts]) * self._inverse_powers[starts]
         order = np.argsort(hashes, kind="stable")
         again = order[1:][hashes[order[1:]] == hashes[order[:-1]]]
         return int((ends[again] - starts[again]).sum())
