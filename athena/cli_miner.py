@@ -9,7 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from athena.cli_output import Columns
-    from athena.refine.status import MinerStatus
+    from athena.refine.work.status import MinerStatus
 
 NOT_RUNNING = 3  # as of a service's status (Linux Standard Base)
 
@@ -35,7 +35,7 @@ def status(
     Example: athena miner status --state ~/.athena/miner
     """
     from athena.cli_output import json_line
-    from athena.refine.status import is_running, read_status
+    from athena.refine.work.status import is_running, read_status
 
     folder = state.expanduser()
     found, running = read_status(folder), is_running(folder)

@@ -82,8 +82,8 @@ def train_classifier(
 
     from athena.cli_output import counted, note, progress
     from athena.durable import sha256_of
-    from athena.refine.classifier import DEFAULT_MODEL, save_model
-    from athena.refine.classifier_training import labelled_features, train
+    from athena.refine.steps.classifier import DEFAULT_MODEL, save_model
+    from athena.refine.steps.classifier_training import labelled_features, train
 
     rows = list(counted(lambda: labelled_features(labelled), "reading texts"))
     labels = np.array([good for _, good in rows], dtype=bool)

@@ -27,7 +27,7 @@ def crawl_site(
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    from athena.refine.site_crawl import crawl_site
+    from athena.refine.site.crawl import crawl_site
 
     console = Console()
     columns = (SpinnerColumn(), TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())

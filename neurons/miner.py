@@ -13,13 +13,13 @@ from athena.events import EventLog
 from athena.hub import open_hub
 from athena.judge.inspection import inspect_own
 from athena.node import Member, join_subnet, patiently, run_node
-from athena.refine.commits import CommitQueue
-from athena.refine.crew import Crew
-from athena.refine.disk import GIB, DiskBudget
 from athena.refine.recipe import load_recipe
-from athena.refine.status import sole_node
-from athena.refine.status_board import StatusBoard
-from athena.refine.work import Workshop
+from athena.refine.work.commits import CommitQueue
+from athena.refine.work.crew import Crew
+from athena.refine.work.disk import GIB, DiskBudget
+from athena.refine.work.status import sole_node
+from athena.refine.work.status_board import StatusBoard
+from athena.refine.work.workshop import Workshop
 from athena.settings import MinerSettings
 
 log = logging.getLogger("athena.miner")

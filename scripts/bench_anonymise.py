@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from datatrove.pipeline.formatters import PIIFormatter
 from personal_texts import FILLER, HOME, Labelled, labelled_texts
 
-from athena.refine.anonymise import ALL, Anonymise, ReplacePii, spans
 from athena.refine.recipe import Page
 from athena.refine.records import Record
+from athena.refine.steps.anonymise import ALL, Anonymise, ReplacePii, spans
 
 PROSE_DOCUMENTS = 200
 PROSE_SENTENCES = 60

@@ -29,10 +29,10 @@ from resiliparse.extract.html2text import extract_plain_text
 from trafilatura.deduplication import LRUCache
 
 from athena.errors import BadInput
-from athena.refine.extraction import EXTRACTION_FAULTS
-from athena.refine.html import visible_text
-from athena.refine.main_text import main_text
 from athena.refine.records import decoded, read_records
+from athena.refine.steps.extraction import EXTRACTION_FAULTS
+from athena.refine.text.html import visible_text
+from athena.refine.text.main_text import main_text
 
 SETS = ("scrapinghub", "wcxb-dev", "readability")
 QUICK_PAGES = 40

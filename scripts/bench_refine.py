@@ -36,7 +36,7 @@ from typing import Any
 from bench_refine_arms import ARMS
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 
-from athena.refine.language import identify
+from athena.refine.text.language import identify
 
 ROOT = Path(__file__).parents[1]
 SETS = ("wcxb-dev", "trafilatura")

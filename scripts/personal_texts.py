@@ -17,7 +17,7 @@ from itertools import islice
 
 import phonenumbers
 
-from athena.refine.anonymise import Span
+from athena.refine.steps.anonymise import Span
 
 SEED = 20260101
 PER_KIND = 120

@@ -2,7 +2,7 @@
 
 TEXT is a .txt file or a .zip of them, in the public domain. The committed model was trained on Project Gutenberg's
 1342, 1661, 2600, 2701 and 14881 and on NLTK's inaugural and state_union corpora, in this order; the same files give
-the same bytes. Prints the sha256 that `athena/refine/bpe.py` pins.
+the same bytes. Prints the sha256 that `athena/refine/text/bpe.py` pins.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from athena.errors import Unavailable
 from athena.evalpack import EvalDocument
 from athena.judge.rules import ProxyRules
 from athena.protocol import Arm, Hex64
-from athena.refine.bpe import END_OF_TEXT_ID, VOCABULARY_SIZE, load_tokenizer
+from athena.refine.text.bpe import END_OF_TEXT_ID, VOCABULARY_SIZE, load_tokenizer
 
 Ids = NDArray[np.int32]
 

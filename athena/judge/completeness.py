@@ -10,7 +10,7 @@ import pyarrow as pa
 from athena.judge.evidence import Evidence
 from athena.judge.verdicts import failed, passed
 from athena.protocol import Verdict
-from athena.refine.minhash import buckets
+from athena.refine.text.minhash import buckets
 
 GATE = "completeness"
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from athena.judge.words import SHINGLE_WORDS, words
-from athena.refine.anonymise import PLACEHOLDERS
+from athena.refine.steps.anonymise import PLACEHOLDERS
 
 # About the most pairs of equal shingles in text and page that the longest chain is looked for in: bounds the work on a
 # page of one word. A shingle that the page repeats more often is matched at its first places only.

@@ -13,7 +13,7 @@ from athena.judge.evidence import Evidence
 from athena.judge.verdicts import failed, passed
 from athena.judge.words import overlap_ngrams
 from athena.protocol import Verdict
-from athena.refine.anonymise import PLACEHOLDERS
+from athena.refine.steps.anonymise import PLACEHOLDERS
 
 GATE = "contamination"
 _EMAIL = re.compile(r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})+")

@@ -28,7 +28,7 @@ from athena.nn.model import Decoder, ModelConfig
 from athena.nn.optim import make_optimizer, schedule
 from athena.nn.packing import Ids, pack
 from athena.protocol import Arm
-from athena.refine.bpe import END_OF_TEXT_ID
+from athena.refine.text.bpe import END_OF_TEXT_ID
 
 MAX_BITS_PER_BYTE = 64.0
 _EVAL_BATCH = 32

@@ -25,7 +25,7 @@ from athena.refine.parts import Parts
 from athena.refine.recipe import Recipe, load_recipe
 from athena.refine.report import write_report
 from athena.refine.run import Finished, Work, refine_sources
-from athena.refine.sources import Source, open_sources
+from athena.refine.sources.opening import Source, open_sources
 
 _LOCAL_CRAWL = "LOCAL-files"
 _RATE_SECONDS = 20.0

@@ -13,9 +13,9 @@ import pyarrow as pa
 from athena.durable import finish, sha256_of, write_file
 from athena.protocol import FileEntry, Manifest, merkle_root
 from athena.refine.manifest import DATA_FILE, MANIFEST_FILE, leaves, parquet_writer
-from athena.refine.minhash import Signature, first_of_each
 from athena.refine.parts import Parts
 from athena.refine.recipe import Recipe
+from athena.refine.text.minhash import Signature, first_of_each
 
 DUPLICATE = "duplicate"
 

@@ -20,8 +20,8 @@ from pydantic import ValidationError
 
 from athena.errors import BadInput, NotFound, TooLarge
 from athena.protocol import ROW_FIELDS, Manifest, merkle_root, row_leaf
-from athena.refine.minhash import NUM_HASHES
 from athena.refine.parquet_pages import check_pages, open_parquet
+from athena.refine.text.minhash import NUM_HASHES
 
 DATA_FILE = "data.parquet"
 MANIFEST_FILE = "manifest.json"

@@ -18,12 +18,12 @@ from typing import Any, ClassVar, Protocol, cast
 from athena.durable import sha256_of
 from athena.errors import BadInput, Misconfigured, NotFound
 from athena.protocol import RecipeRef, canonical_json
-from athena.refine import html as markup
-from athena.refine.bpe import BPE_SHA256, load_tokenizer
-from athena.refine.language import LID_SHA256
-from athena.refine.minhash import Signature
 from athena.refine.records import Record, decoded
-from athena.refine.url_lists import archive_sha256
+from athena.refine.text import html as markup
+from athena.refine.text.bpe import BPE_SHA256, load_tokenizer
+from athena.refine.text.language import LID_SHA256
+from athena.refine.text.minhash import Signature
+from athena.refine.text.url_lists import archive_sha256
 
 # Everything whose version can change a row. Unicode's tables come with Python and decide what a letter is.
 _LIBRARIES = (

@@ -20,7 +20,7 @@ from typing import BinaryIO, Literal
 from fastwarc.warc import WarcRecord, WarcRecordType
 
 from athena.errors import BadInput, TooLarge
-from athena.refine import html as pages
+from athena.refine.text import html as pages
 
 MAX_RECORD_BYTES = 8 << 20  # Common Crawl cuts payloads at 5 MiB
 _MAX_HEADER_BYTES = 64 << 10

@@ -18,13 +18,13 @@ from athena.optout import NOTHING_LEFT_OUT, LeftOut
 from athena.protocol import Manifest, Task
 from athena.refine.assembly import DUPLICATE, Label, assemble, finished_manifest, signatures
 from athena.refine.flow import Flow
-from athena.refine.minhash import first_of_each
 from athena.refine.parts import Chunk, Parts, SourceParts, table_of
 from athena.refine.pool import Pool
 from athena.refine.recipe import Document, Recipe
 from athena.refine.records import Record
-from athena.refine.sources import Source
-from athena.refine.sources_warc import WarcSource
+from athena.refine.sources.opening import Source
+from athena.refine.sources.warc import WarcSource
+from athena.refine.text.minhash import first_of_each
 from athena.refine.worker import NO_VERDICT, WITHIN_A_GIB, FailSafe
 
 _BEAT_SECONDS = 1.0

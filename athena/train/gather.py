@@ -22,7 +22,7 @@ from athena.judge.words import overlap_ngrams
 from athena.optout import NOTHING_LEFT_OUT, LeftOut
 from athena.protocol import DatasetRef, Hex64, Noun
 from athena.refine.manifest import DATA_FILE, Dataset, Limits, load_dataset
-from athena.refine.minhash import signature
+from athena.refine.text.minhash import signature
 from athena.train.folders import staged
 from athena.train.mixture import AcceptedDataset, Candidate, MixtureRules, candidates, mix
 from athena.train.tokens import ORIGIN, permuted

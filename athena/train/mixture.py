@@ -19,7 +19,7 @@ from pydantic import Field
 from athena.judge.words import overlap_ngrams
 from athena.optout import LeftOut
 from athena.protocol import DatasetRef, Hex32, Hotkey, Noun
-from athena.refine.minhash import buckets
+from athena.refine.text.minhash import buckets
 
 
 class AcceptedDataset(Noun):

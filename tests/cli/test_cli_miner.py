@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 from athena.cli import app
 from athena.errors import NotFound
 from athena.protocol import DatasetRef, Lease, Shard, Task
-from athena.refine import status
-from athena.refine.status_board import StatusBoard
+from athena.refine.work import status
+from athena.refine.work.status_board import StatusBoard
 
 HOTKEY = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY"
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from athena.refine import classifier
 from athena.refine.recipe import load_recipe, recipe_names
+from athena.refine.steps import classifier
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from athena.judge.arms import EvalSet, Job, ProxyWorkers, load_documents, proxy_
 from athena.judge.proxy import train_arm, training_windows
 from athena.judge.rules import ProxyRules
 from athena.nn.model import Decoder, ModelConfig
-from athena.refine.bpe import END_OF_TEXT_ID, load_tokenizer
+from athena.refine.text.bpe import END_OF_TEXT_ID, load_tokenizer
 
 RULES = ProxyRules(
     vocab_size=512, hidden_size=32, num_layers=1, num_heads=2, length=32, batch_windows=4, learning_rate=1e-2,

@@ -15,8 +15,8 @@ from athena.settings import MinerSettings, parse_settings
 FAKER = """
 from dataclasses import dataclass, replace
 from typing import ClassVar
-from athena.refine.extraction import VisibleText
-from athena.refine.filters import Language
+from athena.refine.steps.extraction import VisibleText
+from athena.refine.steps.filters import Language
 from athena.refine.recipe import Recipe
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from athena.events import EventLog, read_events
 from athena.hub import open_hub
 from athena.node import Member
 from athena.protocol import Commitment, Lease, Shard, Task
-from athena.refine import commits
-from athena.refine.status import read_status
-from athena.refine.status_board import StatusBoard
+from athena.refine.work import commits
+from athena.refine.work.status import read_status
+from athena.refine.work.status_board import StatusBoard
 from athena.settings import MinerSettings, parse_settings
 from neurons import miner
 

@@ -14,9 +14,9 @@ from datatrove.pipeline.formatters import PIIFormatter
 from athena.errors import Misconfigured
 from athena.judge.containment import containment, placeholder_share
 from athena.judge.contamination import has_address
-from athena.refine.anonymise import ALL, EMAIL_PLACEHOLDER, IP_PLACEHOLDER, PLACEHOLDERS, Anonymise, ReplacePii
 from athena.refine.recipe import Page, Recipe
 from athena.refine.records import Record
+from athena.refine.steps.anonymise import ALL, EMAIL_PLACEHOLDER, IP_PLACEHOLDER, PLACEHOLDERS, Anonymise, ReplacePii
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 RECORD = Record("a", 0, 1, "<urn:uuid:1>", "http://a.example/", "2026-01-01T00:00:00Z", "sha1:A", None, b"")

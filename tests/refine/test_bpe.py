@@ -3,7 +3,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from athena.refine.bpe import BPE_SHA256, END_OF_TEXT_ID, VOCABULARY_SIZE, load_tokenizer
+from athena.refine.text.bpe import BPE_SHA256, END_OF_TEXT_ID, VOCABULARY_SIZE, load_tokenizer
 
 
 def test_every_text_survives_the_round_trip():

@@ -9,7 +9,10 @@ import pytest
 import safetensors.numpy
 
 from athena.errors import AthenaError, BadInput, Misconfigured, TooLarge
-from athena.refine.classifier import (
+from athena.refine.recipe import Page, Recipe, Rejected, load_recipe
+from athena.refine.records import Record
+from athena.refine.report import stages
+from athena.refine.steps.classifier import (
     MAX_MODEL_BYTES,
     MAX_TEXT_CHARS,
     NUM_BUCKETS,
@@ -19,11 +22,8 @@ from athena.refine.classifier import (
     load_model,
     save_model,
 )
-from athena.refine.classifier_training import fit, read_labelled, train
-from athena.refine.filters import C4Quality, FineWebQuality, GopherQuality, GopherRepetition
-from athena.refine.recipe import Page, Recipe, Rejected, load_recipe
-from athena.refine.records import Record
-from athena.refine.report import stages
+from athena.refine.steps.classifier_training import fit, read_labelled, train
+from athena.refine.steps.filters import C4Quality, FineWebQuality, GopherQuality, GopherRepetition
 
 GOOD = "The {0} explains how a {1} is built, and why its makers chose that form over others."
 BAD = "{0} {1} buy now best price!!! click {0} | free {1} | login | {0} $$$"

@@ -8,8 +8,8 @@ import pytest
 
 from athena.chain.client import Committed, Head
 from athena.errors import AthenaError, Conflict, Unavailable
-from athena.refine import commits
-from athena.refine.commits import CommitQueue, Late
+from athena.refine.work import commits
+from athena.refine.work.commits import CommitQueue, Late
 
 HOTKEY, OTHER = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY", "5FHneW46xGXgs5mUiveU4sbTyGBzmstUspZC92UhjJM694ty"
 READ_BLOCKS = 10

@@ -14,7 +14,7 @@ from athena.refine.executors import run_on_ray, submit_to_slurm
 from athena.refine.manifest import Limits, load_dataset
 from athena.refine.recipe import load_recipe
 from athena.refine.run import Work, refine_sources
-from athena.refine.sources import open_sources
+from athena.refine.sources.opening import open_sources
 
 LABEL = Label("ab" * 16, "5" + "G" * 47, "1")
 # Slurm's part, played by a shell: it runs every job of the array at once when it is submitted, on this machine.

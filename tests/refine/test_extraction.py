@@ -10,12 +10,12 @@ from lxml.etree import XPath
 from lxml.html import document_fromstring
 
 from athena.errors import BadInput
-from athena.refine.element_paths import RememberedPath
-from athena.refine.extraction import EXTRACTION_FAULTS, Extraction, LanguageGuess, VisibleText
-from athena.refine.html import is_overloaded
-from athena.refine.main_text import main_text
 from athena.refine.recipe import Page, Recipe, Rejected, load_recipe
 from athena.refine.records import Record, decoded, read_records
+from athena.refine.steps.extraction import EXTRACTION_FAULTS, Extraction, LanguageGuess, VisibleText
+from athena.refine.text.element_paths import RememberedPath
+from athena.refine.text.html import is_overloaded
+from athena.refine.text.main_text import main_text
 
 SAMPLE = ("warc/resiliparse-warcfile.warc.gz", "warc/dolma-sample-0001.warc.gz", "extraction/scrapinghub/pages.warc.gz")
 

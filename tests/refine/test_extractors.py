@@ -5,10 +5,10 @@ from typing import ClassVar
 import pytest
 
 from athena.judge.containment import containment
-from athena.refine.extraction import Extraction, VisibleText
-from athena.refine.extractors import FirstPassing, JusTextExtraction, ResiliparseExtraction
 from athena.refine.recipe import Document, Page, Recipe, Rejected, load_recipe, recipe_names
 from athena.refine.records import Record, read_records, visible_text
+from athena.refine.steps.extraction import Extraction, VisibleText
+from athena.refine.steps.extractors import FirstPassing, JusTextExtraction, ResiliparseExtraction
 
 
 def page(html="", text=""):

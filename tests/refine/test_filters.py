@@ -19,13 +19,13 @@ from datatrove.utils.text import split_into_sentences
 from datatrove.utils.word_tokenizers import SpaCyTokenizer
 
 from athena.errors import Misconfigured
-from athena.refine import minhash
-from athena.refine.extraction import Extraction
-from athena.refine.filters import C4Quality, FineWebQuality, GopherQuality, GopherRepetition
 from athena.refine.recipe import Page, Rejected
 from athena.refine.records import Record, decoded, read_records
-from athena.refine.repetition import NGrams
-from athena.refine.words import Words, words_of
+from athena.refine.steps.extraction import Extraction
+from athena.refine.steps.filters import C4Quality, FineWebQuality, GopherQuality, GopherRepetition
+from athena.refine.text import minhash
+from athena.refine.text.repetition import NGrams
+from athena.refine.text.words import Words, words_of
 
 PAIRS = (
     (GopherRepetition(), GopherRepetitionFilter()),

@@ -8,11 +8,11 @@ from datatrove.utils.hashing import HashConfig
 from athena.crawl import open_crawl
 from athena.events import EventLog
 from athena.protocol import Shard, Task
-from athena.refine import minhash
 from athena.refine.manifest import Limits, load_dataset
-from athena.refine.minhash import first_of_each, signature
 from athena.refine.recipe import load_recipe
 from athena.refine.run import refine_task
+from athena.refine.text import minhash
+from athena.refine.text.minhash import first_of_each, signature
 
 
 def test_signatures_are_datatroves(prose):

@@ -8,10 +8,10 @@ import pytest
 
 from athena.errors import BadInput, Misconfigured, NotFound
 from athena.protocol import ROW_FIELDS
-from athena.refine.extraction import Extraction
-from athena.refine.filters import C4Quality, Language
 from athena.refine.recipe import Document, Recipe, Rejected, load_recipe
 from athena.refine.records import parse_record, read_records, visible_text
+from athena.refine.steps.extraction import Extraction
+from athena.refine.steps.filters import C4Quality, Language
 
 
 @pytest.fixture
@@ -112,8 +112,8 @@ def test_a_miners_own_file_is_a_recipe(tmp_path, records):
 from dataclasses import dataclass
 from typing import ClassVar
 from athena.refine.recipe import Page, Recipe, Rejected
-from athena.refine.extraction import Extraction
-from athena.refine.filters import Language
+from athena.refine.steps.extraction import Extraction
+from athena.refine.steps.filters import Language
 
 @dataclass(frozen=True)
 class Mentions:
@@ -164,7 +164,7 @@ def test_a_miner_starts_and_works_without_torch():
 import sys
 import athena.refine.run
 from athena.refine.recipe import load_recipe
-from athena.refine.words import words_of
+from athena.refine.text.words import words_of
 load_recipe("fineweb-1").hash
 words_of("en").word_tokenize("It isn't there.")
 assert "torch" not in sys.modules

@@ -18,7 +18,7 @@ from athena.refine.manifest import DATA_FILE, MANIFEST_FILE, Limits, load_datase
 from athena.refine.parts import SourceParts
 from athena.refine.recipe import load_recipe
 from athena.refine.run import CrawlFile, Work, refine_sources, refine_task, refine_warc
-from athena.refine.sources_warc import WarcSource
+from athena.refine.sources.warc import WarcSource
 
 HOTKEY = "5" + "G" * 47
 NAMES = ("a.warc.gz", "b.warc.gz", "c.warc.gz")
@@ -172,7 +172,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
-from athena.refine.extraction import VisibleText
+from athena.refine.steps.extraction import VisibleText
 from athena.refine.recipe import Recipe
 
 FOLDER = Path(__file__).parent

@@ -22,9 +22,9 @@ import pytest
 
 from athena.errors import BadInput, Blocked, Conflict, Unavailable
 from athena.refine.records import MAX_RECORD_BYTES, read_records
-from athena.refine.site_crawl import crawl_site
-from athena.refine.site_fetch import canonical, same_site
-from athena.refine.site_frontier import Frontier
+from athena.refine.site.crawl import crawl_site
+from athena.refine.site.fetch import canonical, same_site
+from athena.refine.site.frontier import Frontier
 
 PROSE = "<p>" + "The harbour was quiet because every engine had been repaired before winter. " * 5 + "</p>"
 

@@ -21,11 +21,12 @@ import zstandard
 
 from athena.crawl import local_crawl
 from athena.errors import BadInput, NotFound, Unavailable
-from athena.refine import sources_pdf, sources_tables
 from athena.refine.recipe import Document, load_recipe
 from athena.refine.records import MAX_RECORD_BYTES
-from athena.refine.sources import NOT_A_FILE, UNKNOWN_KIND, open_sources, read_again
-from athena.refine.sources_files import form_of
+from athena.refine.sources import pdf as sources_pdf
+from athena.refine.sources import tables as sources_tables
+from athena.refine.sources.files import form_of
+from athena.refine.sources.opening import NOT_A_FILE, UNKNOWN_KIND, open_sources, read_again
 
 ROWS = [
     {"text": "The first text.", "url": "https://example.org/1", "date": "2024-01-02"},

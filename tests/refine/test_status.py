@@ -10,10 +10,10 @@ import pytest
 
 from athena.errors import BadInput, Misconfigured, NotFound
 from athena.protocol import DatasetRef, Lease, Shard, Task
-from athena.refine import status_board
-from athena.refine.disk import GIB, LEASE_BYTES, DiskBudget, folder_bytes
-from athena.refine.status import MAX_STATUS_BYTES, STATUS_FILE, is_running, read_status, sole_node
-from athena.refine.status_board import KEPT_COMMITMENTS, StatusBoard
+from athena.refine.work import status_board
+from athena.refine.work.disk import GIB, LEASE_BYTES, DiskBudget, folder_bytes
+from athena.refine.work.status import MAX_STATUS_BYTES, STATUS_FILE, is_running, read_status, sole_node
+from athena.refine.work.status_board import KEPT_COMMITMENTS, StatusBoard
 
 HOTKEY = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY"
 DATASET = DatasetRef(location="file:alice/x", revision="0" * 40, root="1" * 64)
@@ -83,7 +83,7 @@ def test_a_status_that_cannot_be_written_stops_nothing(board, monkeypatch):
 HOLD = """
 import subprocess, sys, time
 from pathlib import Path
-from athena.refine.status import sole_node
+from athena.refine.work.status import sole_node
 with sole_node(Path(sys.argv[1])):
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     print(child.pid, flush=True)
@@ -117,7 +117,7 @@ def disk(tmp_path, monkeypatch):
     """A state folder with a given number of bytes free around it."""
 
     def of(max_bytes, free=1000 * GIB):
-        monkeypatch.setattr("athena.refine.disk.shutil.disk_usage", lambda _: Usage(0, 0, free))
+        monkeypatch.setattr("athena.refine.work.disk.shutil.disk_usage", lambda _: Usage(0, 0, free))
         return DiskBudget(tmp_path, tmp_path / "tasks", max_bytes)
 
     return of

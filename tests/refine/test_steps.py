@@ -8,13 +8,13 @@ from datatrove.data import Document as Block
 from datatrove.pipeline.filters import C4QualityFilter, FineWebQualityFilter, GopherQualityFilter
 from datatrove.utils.word_tokenizers import SpaCyTokenizer
 
-from athena.refine import url_lists
-from athena.refine.anonymise import EMAIL_PLACEHOLDER, IP_PLACEHOLDER, ReplacePii
-from athena.refine.extraction import Extraction, LanguageGuess
-from athena.refine.filters import C4Quality, FineWebQuality, GopherQuality, GopherRepetition, Language, UrlFilter
 from athena.refine.recipe import Page, Rejected
 from athena.refine.records import Record, read_records
-from athena.refine.words import Words
+from athena.refine.steps.anonymise import EMAIL_PLACEHOLDER, IP_PLACEHOLDER, ReplacePii
+from athena.refine.steps.extraction import Extraction, LanguageGuess
+from athena.refine.steps.filters import C4Quality, FineWebQuality, GopherQuality, GopherRepetition, Language, UrlFilter
+from athena.refine.text import url_lists
+from athena.refine.text.words import Words
 
 
 def page(text="", *, html="", url="http://a.example/"):

@@ -12,13 +12,13 @@ from athena.errors import BadInput, Conflict, Misconfigured, NotFound, Unavailab
 from athena.events import EventLog, read_events
 from athena.hub import open_hub
 from athena.protocol import Commitment, Lease, Manifest, RecipeRef, Shard, Task, Verdict
-from athena.refine import crew as crews
-from athena.refine import work
-from athena.refine.commits import Late
-from athena.refine.crew import Crew
-from athena.refine.status import read_status
-from athena.refine.status_board import StatusBoard
-from athena.refine.work import Heart, Stopped, Unfit, Workshop
+from athena.refine.work import crew as crews
+from athena.refine.work import workshop as work
+from athena.refine.work.commits import Late
+from athena.refine.work.crew import Crew
+from athena.refine.work.status import read_status
+from athena.refine.work.status_board import StatusBoard
+from athena.refine.work.workshop import Heart, Stopped, Unfit, Workshop
 from athena.wire import OptOut
 
 HOTKEY = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY"

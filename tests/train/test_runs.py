@@ -14,7 +14,7 @@ from athena.events import EventLog, read_events
 from athena.hub import open_hub
 from athena.protocol import DatasetRef, FileEntry, Manifest, RecipeRef, merkle_root
 from athena.refine.manifest import ROW_SCHEMA, leaves, parquet_writer
-from athena.refine.minhash import signature
+from athena.refine.text.minhash import signature
 from athena.train.mixture import AcceptedDataset
 from athena.train.runs import RunSettings, TrainerRun
 

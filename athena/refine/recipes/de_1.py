@@ -4,10 +4,10 @@ Numbers and stop words: huggingface/fineweb-2, configs/deu_Latn.yml at 05e6729, 
 its languages share.
 """
 
-from athena.refine.anonymise import ReplacePii
-from athena.refine.extraction import Extraction, LanguageGuess
-from athena.refine.filters import FineWebQuality, GopherQuality, GopherRepetition, Language, MinHash, UrlFilter
 from athena.refine.recipe import Recipe
+from athena.refine.steps.anonymise import ReplacePii
+from athena.refine.steps.extraction import Extraction, LanguageGuess
+from athena.refine.steps.filters import FineWebQuality, GopherQuality, GopherRepetition, Language, MinHash, UrlFilter
 
 RECIPE = Recipe(
     "de-1",

@@ -1,9 +1,10 @@
 """edu-1: fineweb-1's steps, and then a quality classifier that you train on labelled text (docs/recipes.md)."""
 
-from athena.refine.anonymise import ReplacePii
-from athena.refine.classifier import QualityClassifier
-from athena.refine.extraction import Extraction, LanguageGuess
-from athena.refine.filters import (
+from athena.refine.recipe import Recipe
+from athena.refine.steps.anonymise import ReplacePii
+from athena.refine.steps.classifier import QualityClassifier
+from athena.refine.steps.extraction import Extraction, LanguageGuess
+from athena.refine.steps.filters import (
     C4Quality,
     FineWebQuality,
     GopherQuality,
@@ -12,7 +13,6 @@ from athena.refine.filters import (
     MinHash,
     UrlFilter,
 )
-from athena.refine.recipe import Recipe
 
 RECIPE = Recipe(
     "edu-1",

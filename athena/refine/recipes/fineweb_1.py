@@ -1,8 +1,9 @@
 """fineweb-1, the canonical recipe: FineWeb's steps and thresholds, English, the same bytes on every machine."""
 
-from athena.refine.anonymise import ReplacePii
-from athena.refine.extraction import Extraction, LanguageGuess
-from athena.refine.filters import (
+from athena.refine.recipe import Recipe
+from athena.refine.steps.anonymise import ReplacePii
+from athena.refine.steps.extraction import Extraction, LanguageGuess
+from athena.refine.steps.filters import (
     C4Quality,
     FineWebQuality,
     GopherQuality,
@@ -11,7 +12,6 @@ from athena.refine.filters import (
     MinHash,
     UrlFilter,
 )
-from athena.refine.recipe import Recipe
 
 RECIPE = Recipe(
     "fineweb-1",

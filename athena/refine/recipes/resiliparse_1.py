@@ -1,9 +1,10 @@
 """resiliparse-1: fineweb-1 with the fast extractor. The quality filters take most of its time."""
 
-from athena.refine.anonymise import ReplacePii
-from athena.refine.extraction import LanguageGuess
-from athena.refine.extractors import ResiliparseExtraction
-from athena.refine.filters import (
+from athena.refine.recipe import Recipe
+from athena.refine.steps.anonymise import ReplacePii
+from athena.refine.steps.extraction import LanguageGuess
+from athena.refine.steps.extractors import ResiliparseExtraction
+from athena.refine.steps.filters import (
     C4Quality,
     FineWebQuality,
     GopherQuality,
@@ -12,7 +13,6 @@ from athena.refine.filters import (
     MinHash,
     UrlFilter,
 )
-from athena.refine.recipe import Recipe
 
 RECIPE = Recipe(
     "resiliparse-1",

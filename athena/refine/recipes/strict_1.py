@@ -1,8 +1,9 @@
 """strict-1: fineweb-1 with less tolerance. Surer English, longer pages, more whole sentences, less repetition."""
 
-from athena.refine.anonymise import ReplacePii
-from athena.refine.extraction import Extraction, LanguageGuess
-from athena.refine.filters import (
+from athena.refine.recipe import Recipe
+from athena.refine.steps.anonymise import ReplacePii
+from athena.refine.steps.extraction import Extraction, LanguageGuess
+from athena.refine.steps.filters import (
     C4Quality,
     FineWebQuality,
     GopherQuality,
@@ -11,7 +12,6 @@ from athena.refine.filters import (
     MinHash,
     UrlFilter,
 )
-from athena.refine.recipe import Recipe
 
 RECIPE = Recipe(
     "strict-1",

@@ -1,9 +1,10 @@
 """union-1: fineweb-1's filters on the text of three extractors in turn; the first text that passes is the row."""
 
-from athena.refine.anonymise import ReplacePii
-from athena.refine.extraction import Extraction, LanguageGuess
-from athena.refine.extractors import FirstPassing, JusTextExtraction, ResiliparseExtraction
-from athena.refine.filters import (
+from athena.refine.recipe import Recipe
+from athena.refine.steps.anonymise import ReplacePii
+from athena.refine.steps.extraction import Extraction, LanguageGuess
+from athena.refine.steps.extractors import FirstPassing, JusTextExtraction, ResiliparseExtraction
+from athena.refine.steps.filters import (
     C4Quality,
     FineWebQuality,
     GopherQuality,
@@ -12,7 +13,6 @@ from athena.refine.filters import (
     MinHash,
     UrlFilter,
 )
-from athena.refine.recipe import Recipe
 
 _FILTERS = (
     Language(languages=("en",), threshold=0.65),

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from athena.errors import BadInput, NotFound, Unavailable
-from athena.refine.sources import open_sources
+from athena.refine.sources.opening import open_sources
 
 from .huggingface_server import TOKEN, Blob, Fault
 

@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 from datatrove.pipeline.formatters import PIIFormatter
 
 from athena.errors import Misconfigured
-from athena.refine.accounts import card_numbers, ibans
-from athena.refine.contacts import emails, ip_addresses, phone_numbers
-from athena.refine.credentials import credentials
 from athena.refine.recipe import Page
+from athena.refine.text.accounts import card_numbers, ibans
+from athena.refine.text.contacts import emails, ip_addresses, phone_numbers
+from athena.refine.text.credentials import credentials
 
 EMAIL_PLACEHOLDER = "email@example.com"
 IP_PLACEHOLDER = "22.214.171.124"

@@ -12,8 +12,8 @@ from typing import Self
 from athena.errors import AthenaError, BadInput, Conflict, NotFound
 from athena.node import patiently
 from athena.protocol import Lease
-from athena.refine.commits import Late
-from athena.refine.work import Heart, Stopped, Unfit, Workshop
+from athena.refine.work.commits import Late
+from athena.refine.work.workshop import Heart, Stopped, Unfit, Workshop
 
 log = logging.getLogger("athena.miner")
 

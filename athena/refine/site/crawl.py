@@ -16,10 +16,10 @@ from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
 from athena.errors import BadInput, Conflict, Unavailable
-from athena.refine import html
 from athena.refine.records import Record, decoded, parse_record
-from athena.refine.site_fetch import Answer, Refused, Site, canonical, same_site
-from athena.refine.site_frontier import Frontier, SiteReport
+from athena.refine.site.fetch import Answer, Refused, Site, canonical, same_site
+from athena.refine.site.frontier import Frontier, SiteReport
+from athena.refine.text import html
 
 _MAX_LINKS_PER_PAGE = 2000
 _TRIES_PER_PAGE = 10  # a trap of dead links ends the crawl as surely as one of pages

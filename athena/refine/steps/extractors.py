@@ -10,8 +10,8 @@ from typing import ClassVar
 import justext
 from resiliparse.extract.html2text import extract_plain_text
 
-from athena.refine.extraction import extracted
 from athena.refine.recipe import Page, Rejected, Step
+from athena.refine.steps.extraction import extracted
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from justext.paragraph import Paragraph
 from lxml.etree import ElementDefaultClassLookup, XPath
 from lxml.html import HtmlComment, HtmlElement, HtmlEntity, HtmlProcessingInstruction
 
-from athena.refine.element_paths import RememberedPath
+from athena.refine.text.element_paths import RememberedPath
 
 _INSTANCE = "athena_trafilatura"
 _TEXTS = XPath(".//text()[not(parent::script or parent::style)]", smart_strings=False)

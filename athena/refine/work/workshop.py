@@ -21,10 +21,10 @@ from athena.events import EventLog
 from athena.hub import Hub
 from athena.optout import left_out
 from athena.protocol import Commitment, DatasetRef, Lease, Manifest, Submission, Verdict
-from athena.refine.commits import CommitQueue
 from athena.refine.recipe import Recipe
 from athena.refine.run import refine_task
-from athena.refine.status_board import StatusBoard
+from athena.refine.work.commits import CommitQueue
+from athena.refine.work.status_board import StatusBoard
 
 log = logging.getLogger("athena.miner")
 

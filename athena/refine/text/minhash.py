@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from datatrove.utils.text import simplify_text
 
-from athena.refine.words import words_of
+from athena.refine.text.words import words_of
 
 SHINGLE_WORDS = 5
 NUM_BUCKETS = 14

@@ -12,7 +12,7 @@ from pathlib import Path
 from athena.durable import write_file
 from athena.errors import BadInput, NotFound
 from athena.protocol import DatasetRef, Lease
-from athena.refine.status import (
+from athena.refine.work.status import (
     STATUS_FILE,
     CommitmentStatus,
     LeaseStatus,

@@ -19,9 +19,9 @@ import zstandard
 
 from athena.durable import sha256_of
 from athena.errors import BadInput, Unavailable
-from athena.refine import html
 from athena.refine.records import MAX_RECORD_BYTES, Record
-from athena.refine.sources_tables import Row, csv_rows, json_rows, parquet_rows
+from athena.refine.sources.tables import Row, csv_rows, json_rows, parquet_rows
+from athena.refine.text import html
 
 Kind = Literal["text", "html", "pdf", "json", "csv", "tsv", "parquet", "warc", "wet"]
 Packing = Literal["", ".gz", ".zst"]
@@ -161,7 +161,7 @@ class FileSource:
                 yield self._record(0, len(content), text.encode(), is_text=True)
 
     def _pdf(self, content: bytes, rejected: Counter[str]) -> Iterator[Record]:
-        from athena.refine.sources_pdf import PdfRefused, pdf_text  # miners read no PDF, and it takes a while
+        from athena.refine.sources.pdf import PdfRefused, pdf_text  # miners read no PDF, and it takes a while
 
         try:
             text = pdf_text(content)

@@ -14,9 +14,9 @@ from lxml.etree import LxmlError
 from resiliparse.extract.html2text import extract_plain_text
 
 from athena.errors import BadInput
-from athena.refine import html, language
-from athena.refine.main_text import main_text
 from athena.refine.recipe import Page, Rejected
+from athena.refine.text import html, language
+from athena.refine.text.main_text import main_text
 
 # What extraction libraries raise on broken markup. Memory running out is this machine's fault and is not caught.
 EXTRACTION_FAULTS = (

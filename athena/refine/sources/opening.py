@@ -15,8 +15,8 @@ from athena.crawl import local_warc_path
 from athena.crawl_http import Manners
 from athena.errors import BadInput, NotFound, Unavailable
 from athena.refine.records import Record, parse_record, read_texts
-from athena.refine.sources_files import FileSource, Form, LocalFile, form_of
-from athena.refine.sources_warc import NOT_A_WARC, WarcSource, web_source
+from athena.refine.sources.files import FileSource, Form, LocalFile, form_of
+from athena.refine.sources.warc import NOT_A_WARC, WarcSource, web_source
 
 UNKNOWN_KIND = "unknown-kind"
 NOT_A_FILE = "not-a-file"
@@ -101,7 +101,7 @@ def read_again(path: Path, name: str, offset: int, length: int) -> Record:
 def _sources_of(typed: str, manners: Manners | None) -> Iterable[Source]:
     location, _, column = typed.partition(_COLUMN)
     if location.startswith("hf://"):
-        from athena.refine.sources_hub import hub_sources  # a run on local files starts without the hub's client
+        from athena.refine.sources.hub import hub_sources  # a run on local files starts without the hub's client
 
         return hub_sources(location, unquote(column) or None)
     if location.startswith(("https://", "http://")):

@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold, train_test_split
 
 from athena.errors import BadInput, TooLarge
-from athena.refine.classifier import NUM_BUCKETS, Buckets, Features, QualityModel, features
+from athena.refine.steps.classifier import NUM_BUCKETS, Buckets, Features, QualityModel, features
 
 MAX_LINE_BYTES = 16 << 20
 MIN_TEXTS_PER_LABEL = 10

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from athena.crawl_http import HttpCrawl, Manners
 from athena.errors import BadInput, TooLarge
 from athena.refine.records import Record, read_records, read_texts
-from athena.refine.sources_files import Place, form_of
+from athena.refine.sources.files import Place, form_of
 
 NOT_A_WARC = "not-a-warc"
 COMMON_CRAWL = "data.commoncrawl.org"

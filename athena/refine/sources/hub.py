@@ -19,8 +19,8 @@ from pydantic import BaseModel, ValidationError
 from athena.errors import BadInput, NotFound, Unavailable
 from athena.hub import check_name, open_hub
 from athena.hub_huggingface import HubAccess
-from athena.refine.sources_files import FileSource, form_of
-from athena.refine.sources_warc import WarcSource
+from athena.refine.sources.files import FileSource, form_of
+from athena.refine.sources.warc import WarcSource
 
 MAX_FILES = 100_000
 _SPELLING = re.compile(r"hf://datasets/(?P<name>[^/@]+/[^/@]+)(@(?P<reference>[^/@]+))?(/(?P<path>[^?#]*))?")

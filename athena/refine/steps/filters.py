@@ -20,10 +20,10 @@ import tldextract
 from datatrove.pipeline.filters.c4_filters import CITATION_REGEX, ELLIPSIS, END_PUNCTUATION, POLICY_SUBSTRINGS
 from datatrove.utils.text import PUNCTUATION_SET, TERMINAL_PUNCTUATION
 
-from athena.refine import language, minhash, url_lists
 from athena.refine.recipe import Page, Rejected, Step
-from athena.refine.repetition import NGrams, duplicates
-from athena.refine.words import words_of
+from athena.refine.text import language, minhash, url_lists
+from athena.refine.text.repetition import NGrams, duplicates
+from athena.refine.text.words import words_of
 
 _PARAGRAPH_BREAK = re.compile(r"\n{2,}")
 _LINE_BREAK = re.compile(r"\n+")
