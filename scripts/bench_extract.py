@@ -16,7 +16,6 @@ import argparse
 import gzip
 import json
 import logging
-import os
 import re
 import time
 from collections import Counter
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import trafilatura
+from bench_data import add_data_option
 from resiliparse.extract.html2text import extract_plain_text
 from trafilatura.deduplication import LRUCache
 
@@ -115,11 +115,10 @@ def measure(folder: Path, extractors: dict[str, Extractor], quick: bool) -> dict
 
 
 def main() -> None:
-    beside = Path(__file__).parents[2] / "shared" / "data"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--all", action="store_true", help="other settings and extractors too")
     parser.add_argument("--quick", action="store_true", help=f"about {QUICK_PAGES} pages of each set")
-    parser.add_argument("--data", type=Path, default=Path(os.environ.get("ATHENA_TEST_DATA", beside)))
+    add_data_option(parser)
     options = parser.parse_args()
     folders = [options.data / "extraction" / name for name in SETS]
     for folder in folders:

@@ -11,16 +11,16 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+
+from bench_data import add_data_option
 
 from athena.errors import Misconfigured
 from athena.refine.recipe import Document, Recipe, Rejected, load_recipe, recipe_names
 from athena.refine.records import Record
 
-DATA = Path(os.environ.get("ATHENA_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 LABELLED = "quality/dclm-majority.jsonl"
 GOOD, BAD = 1, 0
 
@@ -84,7 +84,7 @@ def report(recipe: Recipe, texts: Sequence[tuple[str, int]]) -> dict[str, object
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=DATA, help="folder of real pages and texts")
+    add_data_option(parser)
     parser.add_argument("--recipe", action="append", help="name or .py file; repeatable; all of the package by default")
     options = parser.parse_args()
     texts = labelled(options.data)

@@ -33,6 +33,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench_data import add_data_option
 from bench_refine_arms import ARMS
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 
@@ -96,8 +97,7 @@ class Arm:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    default_data = os.environ.get("ATHENA_TEST_DATA", str(ROOT.parent / "shared" / "data"))
-    parser.add_argument("--data", type=Path, default=Path(default_data), help="the folder that holds extraction/")
+    add_data_option(parser)
     parser.add_argument("--stock", type=Path, default=ROOT / "build" / "stock", help="packages of the stock blocks")
     parser.add_argument("--recipe", default="fineweb-1", help="what ours runs")
     parser.add_argument("--quick", action="store_true", help="one file of each group")

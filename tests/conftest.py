@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import os
+import shutil
 import socket
 import tempfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -28,6 +31,27 @@ def _loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
         return resolve(host, *args, **kwargs)
 
     monkeypatch.setattr(socket, "getaddrinfo", guarded)
+
+
+@pytest.fixture(scope="session")
+def plain_warc() -> Callable[[Iterable[int], int], bytes]:
+    """A function: a WARC file of the pages with these numbers, each of so many words that no other page has."""
+
+    def member(number: int, num_words: int) -> bytes:
+        words = " ".join(f"page{number}word{i}" for i in range(num_words))
+        http = f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<html><body><p>{words}</p></body></html>".encode()
+        head = (
+            "WARC/1.0\r\nWARC-Type: response\r\nContent-Type: application/http; msgtype=response\r\n"
+            f"WARC-Record-ID: <urn:uuid:00000000-0000-4000-8000-{number:012}>\r\nWARC-Date: 2026-01-02T03:04:05Z\r\n"
+            f"WARC-Target-URI: http://example.org/{number}\r\nContent-Length: {len(http)}\r\n\r\n"
+        )
+        return gzip.compress(head.encode() + http + b"\r\n\r\n", mtime=0)
+
+    return lambda numbers, num_words: b"".join(member(number, num_words) for number in numbers)
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(os.environ["HF_HOME"], ignore_errors=True)
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

@@ -7,6 +7,7 @@ code that a run on one machine uses, so the bytes are the same, and a task that 
 from __future__ import annotations
 
 import importlib.util
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -75,7 +76,7 @@ def submit_to_slurm(
         "time": time_limit,
         "partition": partition,
         "mem_per_cpu_gb": _GB_PER_TASK,
-        "env_command": f"export PATH={Path(sys.executable).parent}:$PATH",
+        "env_command": f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH",
         "skip_completed": False,  # the parts say what is done, and of what
         "mail_type": "NONE",
     }

@@ -1,6 +1,5 @@
 """What a miner finds in its own dataset is what a validator would."""
 
-import gzip
 from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
@@ -20,23 +19,11 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:spacy", "ign
 HOTKEY = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY"
 
 
-def record(number):
-    """One page of 60 words that no other page has."""
-    words = " ".join(f"page{number}word{i}" for i in range(60))
-    http = f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<html><body><p>{words}</p></body></html>".encode()
-    head = (
-        "WARC/1.0\r\nWARC-Type: response\r\nContent-Type: application/http; msgtype=response\r\n"
-        f"WARC-Record-ID: <urn:uuid:00000000-0000-4000-8000-{number:012}>\r\nWARC-Date: 2026-01-02T03:04:05Z\r\n"
-        f"WARC-Target-URI: http://example.org/{number}\r\nContent-Length: {len(http)}\r\n\r\n"
-    )
-    return gzip.compress(head.encode() + http + b"\r\n\r\n", mtime=0)
-
-
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(tmp_path_factory, plain_warc):
     """A crawl, a lease of its one file, and what a recipe without filters makes of it."""
     root = tmp_path_factory.mktemp("crawl")
-    (root / "a.warc.gz").write_bytes(b"".join(map(record, range(8))))
+    (root / "a.warc.gz").write_bytes(plain_warc(range(8), 60))
     shard = Shard(crawl="LOCAL-files", warc_paths=("a.warc.gz",))
     task, now = Task(shard=shard, rule_version="demo-1", opened_block=1), datetime.now(UTC)
     lease = Lease(

@@ -1,6 +1,5 @@
 """`athena miner --dry-run`: the verdicts on a sample, and nothing said to anyone."""
 
-import gzip
 from types import SimpleNamespace
 
 import pytest
@@ -30,22 +29,11 @@ RECIPE = Recipe("faker", "1", (VisibleText(), Invent(), Language(languages=())))
 """
 
 
-def record(number):
-    words = " ".join(f"page{number}word{i}" for i in range(300))
-    http = f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<html><body><p>{words}</p></body></html>".encode()
-    head = (
-        "WARC/1.0\r\nWARC-Type: response\r\nContent-Type: application/http; msgtype=response\r\n"
-        f"WARC-Record-ID: <urn:uuid:00000000-0000-4000-8000-{number:012}>\r\nWARC-Date: 2026-01-02T03:04:05Z\r\n"
-        f"WARC-Target-URI: http://example.org/{number}\r\nContent-Length: {len(http)}\r\n\r\n"
-    )
-    return gzip.compress(head.encode() + http + b"\r\n\r\n", mtime=0)
-
-
 @pytest.fixture
-def warc(tmp_path):
+def warc(tmp_path, plain_warc):
     file = tmp_path / "crawl" / "a.warc.gz"
     file.parent.mkdir()
-    file.write_bytes(b"".join(map(record, range(6))))
+    file.write_bytes(plain_warc(range(6), 300))
     return file
 
 

@@ -1,6 +1,5 @@
 """The miner's loop over a real refinery and hub: several leases at once, stopped and started again."""
 
-import gzip
 import threading
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -21,17 +20,6 @@ from neurons import miner
 
 HOTKEY = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY"
 NUM_TASKS = 3
-
-
-def record(number):
-    words = " ".join(f"page{number}word{i}" for i in range(80))
-    http = f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<html><body><p>{words}</p></body></html>".encode()
-    head = (
-        "WARC/1.0\r\nWARC-Type: response\r\nContent-Type: application/http; msgtype=response\r\n"
-        f"WARC-Record-ID: <urn:uuid:00000000-0000-4000-8000-{number:012}>\r\nWARC-Date: 2026-01-02T03:04:05Z\r\n"
-        f"WARC-Target-URI: http://example.org/{number}\r\nContent-Length: {len(http)}\r\n\r\n"
-    )
-    return gzip.compress(head.encode() + http + b"\r\n\r\n", mtime=0)
 
 
 class Told(Exception):
@@ -104,13 +92,13 @@ class Chain:
 
 
 @pytest.fixture
-def mine(tmp_path, monkeypatch):
+def mine(tmp_path, monkeypatch, plain_warc):
     """Runs the loop against a task server until that says stop; (server, chain)."""
     monkeypatch.setattr(commits, "BUSY_SECONDS", 0.01)
     crawl = tmp_path / "crawl"
     crawl.mkdir()
     for n in range(NUM_TASKS):
-        (crawl / f"{n}.warc.gz").write_bytes(b"".join(map(record, range(10 * n, 10 * n + 4))))
+        (crawl / f"{n}.warc.gz").write_bytes(plain_warc(range(10 * n, 10 * n + 4), 80))
     settings = parse_settings(
         MinerSettings, "miner",
         ["--network=ws://127.0.0.1:1", f"--hub={(tmp_path / 'hub').as_uri()}", f"--crawl-url={crawl.as_uri()}",
