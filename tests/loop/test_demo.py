@@ -32,7 +32,7 @@ def served_crawl(tmp_path, common_crawl):
 
 
 def test_demo_reads_a_crawl_over_http_and_ends_with_a_release(demo, served_crawl):
-    run = demo("--crawl", CRAWL, "--crawl-url", served_crawl.url, "--limit-warcs", "2")
+    run = demo("--crawl", CRAWL, "--crawl-url", served_crawl.url, "--limit-warcs", "1")
     assert run.finish() == 0, run.output()
     summary = run.summary()
 

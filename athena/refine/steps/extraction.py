@@ -24,14 +24,18 @@ EXTRACTION_FAULTS = (
 )  # fmt: skip
 
 
-_GUESS_CHARS = 10_000
+_GUESS_CHARS = 10_000  # of rough text
+_SAMPLE_HTML_CHARS = 40_000  # from the middle of the page, where its text is
+_SAMPLE_CHARS = 2_000
+_SURE = 0.5
 
 
 @dataclass(frozen=True)
 class LanguageGuess:
     """Drops a page before the costly extraction if no wanted language is at all likely in its rough text.
 
-    Of 2,496 real pages this drops 355, and none of them would pass the later filters.
+    Of 2,496 real pages this drops 355, and none of them would pass the later filters. A sample is looked at first: it
+    can only let a page pass, and does so for seven of eight English ones.
     """
 
     name: ClassVar[str] = "language-guess"
@@ -43,12 +47,19 @@ class LanguageGuess:
             return page
         if page.is_overloaded:
             return Rejected("extraction.overloaded")
+        middle = len(page.html) // 2
+        sample = page.html[middle : middle + _SAMPLE_HTML_CHARS]
         try:
-            scores = language.identify(extract_plain_text(page.html)[:_GUESS_CHARS])
+            likely = self._is_likely(sample, _SAMPLE_CHARS, max(_SURE, self.threshold)) or self._is_likely(
+                page.html, _GUESS_CHARS, self.threshold
+            )
         except EXTRACTION_FAULTS:
             return Rejected("extraction.failed")
-        likely = any(scores.get(code, 0.0) >= self.threshold for code in self.languages)
         return page if likely else Rejected(self.name)
+
+    def _is_likely(self, html: str, num_chars: int, threshold: float) -> bool:
+        scores = language.identify(extract_plain_text(html)[:num_chars])
+        return any(scores.get(code, 0.0) >= threshold for code in self.languages)
 
 
 @dataclass(frozen=True)

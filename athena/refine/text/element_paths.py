@@ -38,6 +38,7 @@ class RememberedPath:
         self._answers = answers
         syntax = _LITERAL.sub("''", path.path)
         self._attributes = tuple(dict.fromkeys(_ATTRIBUTE.findall(syntax)))
+        self._first_written = "|@" in syntax  # @id|@class is of these the one that the page writes first
         self._named_tags = frozenset(_TAG.findall(syntax))
         first = _TAGS_FIRST.match(syntax)
         self._tags = tuple(_TAG.findall(first[1])) if first and not _UNION_OF_PATHS.search(syntax) else ("*",)
@@ -46,12 +47,13 @@ class RememberedPath:
         self._judged: dict[tuple[str, ...], bool] = {}
 
     def __call__(self, tree: HtmlElement) -> list[HtmlElement]:
-        attributes, remembered = self._attributes, self._remembered
+        attributes, remembered, first_written = self._attributes, self._remembered, self._first_written
         matches = []
         for element in tree.iterdescendants(*self._tags):
             kind = (element.tag, *map(element.get, attributes))
-            if kind.count(None) < len(attributes) - 1:  # for a path such as @id|@class, whichever the page writes first
-                kind += tuple(name for name, _ in element.items() if name in attributes)
+            if first_written and kind.count(None) < len(attributes) - 1:
+                names = element.keys()  # an element by itself iterates over its children
+                kind += tuple([name for name in names if name in attributes])
             matched = remembered.get(kind)
             if matched is None:
                 try:
