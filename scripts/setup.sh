@@ -18,6 +18,7 @@ fi
 
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
 pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
+export PIP_NO_COMPILE=1 # Python compiles what it imports; all modules of all packages would take a minute and a half
 
 torch=$(grep -E '^torch==' requirements.lock)
 if ! pip show -q torch 2>/dev/null; then
@@ -30,5 +31,7 @@ if ! pip show -q torch 2>/dev/null; then
         pip install "${torch}"
     fi
 fi
+# The lock is complete, so pip need not search for versions that fit together. Where a wheel is missing, it does.
+pip install -q --no-deps -r requirements.lock 2>/dev/null || true
 pip install -q -c requirements.lock -e '.[dev]'
 touch "$venv/.ready"

@@ -59,6 +59,7 @@ def test_text_is_the_stock_blocks(test_data):
 
 
 @pytest.mark.full
+@pytest.mark.timeout(1200)
 def test_text_is_the_stock_blocks_on_every_page(test_data):
     assert_same_texts(real_records(test_data, every_file(test_data)))
 
@@ -87,6 +88,7 @@ def test_guess_drops_no_page_that_the_recipe_keeps(test_data):
 
 
 @pytest.mark.full
+@pytest.mark.timeout(1200)
 def test_guess_drops_no_page_at_all_that_the_recipe_keeps(test_data):
     assert dropped_in_vain(real_records(test_data, every_file(test_data)), load_recipe("fineweb-1")) == []
 
