@@ -3,7 +3,7 @@ TORCH ?= cpu
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS := 1
 
-.PHONY: help setup demo test test-full bench-server bench-refine bench-extract bench-quality bench-anonymise check fix lock sdk clean
+.PHONY: help setup demo test test-full bench-server bench-refine bench-extract bench-quality bench-anonymise bench-pay check fix lock sdk clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,6 +43,9 @@ bench-quality: setup  ## good and bad texts that each recipe keeps, as JSON line
 
 bench-anonymise: setup  ## precision and recall of the anonymiser by kind, and its speed; a table and a JSON line
 	$(BIN)/python scripts/bench_anonymise.py $(ARGS)
+
+bench-pay: setup  ## what the pay formula pays under the measured noise, as JSON lines (ARGS="--rules 1")
+	$(BIN)/python scripts/bench_pay.py $(ARGS)
 
 check: setup  ## lint, types, direction of imports, the style guide's numbers
 	$(BIN)/ruff check .
