@@ -1,4 +1,4 @@
-"""Simulates what the pay formula pays under the measured noise: honest work, better work, rings of keys, cherry-picking.
+"""Simulates what the pay formula pays under the measured noise: honest and better work, rings of keys, cherry-picking.
 
     python scripts/bench_pay.py [--rules 1] [--draws 2000]
 
@@ -106,9 +106,7 @@ def main() -> None:
 
 
 def _quantiles(values: Sequence[float]) -> dict[str, float]:
-    return {
-        f"p{share:.0%}"[:-1]: round(float(np.quantile(values, share)), 4) for share in (0.01, 0.05, 0.5, 0.95, 0.99)
-    }
+    return {f"p{percent}": round(float(np.percentile(values, percent)), 4) for percent in (1, 5, 50, 95, 99)}
 
 
 if __name__ == "__main__":
