@@ -7,6 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from datatrove.data import Document
+from datatrove.pipeline.filters import (
+    C4QualityFilter,
+    FineWebQualityFilter,
+    GopherQualityFilter,
+    GopherRepetitionFilter,
+)
+
+from athena.refine.recipe import Page, Rejected
+from athena.refine.records import Record
+from athena.refine.steps.filters import C4Quality, FineWebQuality, GopherQuality, GopherRepetition
 
 _NOUNS = (
     "river village teacher harbour garden engine letter winter market bridge doctor island theatre farmer painting "
@@ -130,3 +141,28 @@ def test_data() -> Path:
 @pytest.fixture
 def whole_file_gzip() -> bytes:
     return gzip.compress(warc(english_site(1, 3), compressed=False))
+
+
+@pytest.fixture(scope="session")
+def as_stock_blocks_decide() -> Callable[[str], None]:
+    """A check that the quality filters keep, reject and rewrite a text as datatrove's unmodified blocks do."""
+    pairs = (
+        (GopherRepetition(), GopherRepetitionFilter()),
+        (GopherQuality(), GopherQualityFilter()),
+        (C4Quality(), C4QualityFilter(filter_no_terminal_punct=False)),
+        (C4Quality(filter_no_terminal_punct=True), C4QualityFilter()),
+        (FineWebQuality(), FineWebQualityFilter()),
+    )
+    record = Record("x", 0, 1, "<urn:uuid:1>", "http://a.example/", "2026-01-01T00:00:00Z", "sha1:", None, b"")
+
+    def check(text: str) -> None:
+        for step, block in pairs:
+            document = Document(text=text, id="1")
+            expected, found = block.filter(document), step.apply(Page(record, "", text))
+            if expected is True:
+                assert isinstance(found, Page), (step.name, found)
+                assert found.text == document.text
+            else:
+                assert found == Rejected(f"{step.name}.{expected[1]}")
+
+    return check

@@ -1,5 +1,6 @@
 """The extraction step: equal to the stock block, sparing pages that nobody wants, unmoved by hostile markup."""
 
+import contextlib
 import re
 import time
 
@@ -12,7 +13,7 @@ from lxml.html import document_fromstring
 from athena.errors import BadInput
 from athena.refine.recipe import Page, Recipe, Rejected, load_recipe
 from athena.refine.records import Record, decoded, read_records
-from athena.refine.steps.extraction import EXTRACTION_FAULTS, Extraction, LanguageGuess, VisibleText
+from athena.refine.steps.extraction import EXTRACTION_FAULTS, Extraction, LanguageGuess, VisibleText, storable
 from athena.refine.text.element_paths import RememberedPath
 from athena.refine.text.html import is_overloaded
 from athena.refine.text.main_text import main_text
@@ -41,56 +42,51 @@ def outcome(extract, html):
         return type(fault)
 
 
-def assert_same_texts(records):
-    stock = Trafilatura(favour_precision=False, deduplicate=False)
-    compared = 0
+def decoded_pages(records):
     for record in records:
-        try:
-            html = decoded(record)
-        except BadInput:
-            continue
-        assert outcome(main_text, html) == outcome(stock.extract, html), record.url
-        compared += 1
-    assert compared
+        with contextlib.suppress(BadInput):
+            yield Page(record, decoded(record))
+
+
+STOCK = Trafilatura(favour_precision=False, deduplicate=False)
 
 
 def test_text_is_the_stock_blocks(test_data):
-    assert_same_texts(real_records(test_data, SAMPLE, step=16))
+    pages = list(decoded_pages(real_records(test_data, SAMPLE, step=16)))
+    assert pages
+    for page in pages:
+        assert outcome(main_text, page.html) == outcome(STOCK.extract, page.html), page.record.url
 
 
-@pytest.mark.full
-@pytest.mark.timeout(1200)
-def test_text_is_the_stock_blocks_on_every_page(test_data):
-    assert_same_texts(real_records(test_data, every_file(test_data)))
-
-
-def dropped_in_vain(records, recipe):
-    """Addresses of pages that the guess drops and the other steps would keep."""
+def split_guess(recipe):
+    """The step that guesses, and the recipe without it."""
     guess = next(step for step in recipe.steps if isinstance(step, LanguageGuess))
-    without = Recipe(recipe.name, recipe.version, [step for step in recipe.steps if step is not guess])
-    lost, dropped = [], 0
-    for record in records:
-        try:
-            html = decoded(record)
-        except BadInput:
-            continue
-        if isinstance(guess.apply(Page(record, html)), Rejected):
-            dropped += 1
-            if not isinstance(without.process(record), Rejected):
-                lost.append(record.url)
-    assert dropped
-    return lost
+    return guess, Recipe(recipe.name, recipe.version, [step for step in recipe.steps if step is not guess])
 
 
 def test_guess_drops_no_page_that_the_recipe_keeps(test_data):
     names = ("warc/resiliparse-warcfile.warc.gz", "extraction/trafilatura/pages.warc.gz")
-    assert dropped_in_vain(real_records(test_data, names, step=20), load_recipe("fineweb-1")) == []
+    guess, without = split_guess(load_recipe("fineweb-1"))
+    pages = decoded_pages(real_records(test_data, names, step=20))
+    dropped = [page for page in pages if isinstance(guess.apply(page), Rejected)]
+    assert dropped
+    assert [page.record.url for page in dropped if not isinstance(without.process(page.record), Rejected)] == []
 
 
 @pytest.mark.full
-@pytest.mark.timeout(1200)
-def test_guess_drops_no_page_at_all_that_the_recipe_keeps(test_data):
-    assert dropped_in_vain(real_records(test_data, every_file(test_data)), load_recipe("fineweb-1")) == []
+@pytest.mark.timeout(1800)
+def test_every_real_page_is_decided_as_by_the_stock_blocks(test_data, as_stock_blocks_decide):
+    """The same text, the same filters that drop it, and no page that the guess alone drops."""
+    guess, without = split_guess(load_recipe("fineweb-1"))
+    for page in decoded_pages(real_records(test_data, every_file(test_data))):
+        if page.is_overloaded:
+            continue
+        text = outcome(main_text, page.html)
+        assert text == outcome(STOCK.extract, page.html), page.record.url
+        if isinstance(text, str) and text.strip():
+            as_stock_blocks_decide(storable(text))
+        if isinstance(guess.apply(page), Rejected):
+            assert isinstance(without.process(page.record), Rejected), page.record.url
 
 
 @pytest.mark.parametrize(

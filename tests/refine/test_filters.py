@@ -9,9 +9,6 @@ import pytest
 from datatrove.data import Document as Block
 from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupSignature
 from datatrove.pipeline.filters import (
-    C4QualityFilter,
-    FineWebQualityFilter,
-    GopherQualityFilter,
     GopherRepetitionFilter,
 )
 from datatrove.utils.hashing import HashConfig
@@ -20,37 +17,18 @@ from datatrove.utils.word_tokenizers import SpaCyTokenizer
 
 from athena.errors import Misconfigured
 from athena.refine.recipe import Page, Rejected
-from athena.refine.records import Record, decoded, read_records
-from athena.refine.steps.extraction import Extraction
-from athena.refine.steps.filters import C4Quality, FineWebQuality, GopherQuality, GopherRepetition
+from athena.refine.records import Record
+from athena.refine.steps.filters import FineWebQuality, GopherQuality, GopherRepetition
 from athena.refine.text import minhash
 from athena.refine.text.repetition import NGrams
 from athena.refine.text.words import Words, words_of
 
-PAIRS = (
-    (GopherRepetition(), GopherRepetitionFilter()),
-    (GopherQuality(), GopherQualityFilter()),
-    (C4Quality(), C4QualityFilter(filter_no_terminal_punct=False)),
-    (C4Quality(filter_no_terminal_punct=True), C4QualityFilter()),
-    (FineWebQuality(), FineWebQualityFilter()),
-)
 REFINED = ("text/fineweb-recipe-kept.jsonl.gz", "quality/fineweb-recipe-removed.jsonl.gz")
 
 
 def page(text):
     record = Record("x", 0, 1, "<urn:uuid:1>", "http://a.example/", "2026-01-01T00:00:00Z", "sha1:", None, b"")
     return Page(record, "", text)
-
-
-def assert_as_stock(text):
-    for step, block in PAIRS:
-        document = Block(text=text, id="1")
-        expected, found = block.filter(document), step.apply(page(text))
-        if expected is True:
-            assert isinstance(found, Page), (step.name, found)
-            assert found.text == document.text
-        else:
-            assert found == Rejected(f"{step.name}.{expected[1]}")
 
 
 def real_texts(test_data, every):
@@ -63,26 +41,17 @@ def real_texts(test_data, every):
             yield label["main_content"] or "None."
 
 
-def test_on_a_sample_of_real_texts(test_data):
+def test_on_a_sample_of_real_texts(test_data, as_stock_blocks_decide):
     for text in real_texts(test_data, every=320):
-        assert_as_stock(text)
+        as_stock_blocks_decide(text)
 
 
 @pytest.mark.full
-@pytest.mark.timeout(7200)
-def test_on_all_real_pages(test_data):
-    """Every page of every WARC file, extracted, and every text."""
-    for text in real_texts(test_data, every=1):
-        assert_as_stock(text)
-    for path in sorted(test_data.rglob("*.warc.gz")):
-        with path.open("rb") as file:
-            for record in read_records(file, path.name):
-                try:
-                    found = Extraction().apply(Page(record, decoded(record)))
-                except ValueError:  # under no charset
-                    continue
-                if isinstance(found, Page):
-                    assert_as_stock(found.text)
+@pytest.mark.timeout(1200)
+def test_on_more_real_texts(test_data, as_stock_blocks_decide):
+    """Texts of all pages are compared where they are extracted, in test_extraction.py."""
+    for text in real_texts(test_data, every=8):
+        as_stock_blocks_decide(text)
 
 
 SENTENCE = "The quick brown fox jumps over the lazy dog near that river with the others."
@@ -113,8 +82,8 @@ SENTENCE = "The quick brown fox jumps over the lazy dog near that river with the
         "\u0000 \u200b \ufeff word\u200b s. " * 30,
     ],
 )
-def test_on_texts_at_the_edges_of_rules(text):
-    assert_as_stock(text)
+def test_on_texts_at_the_edges_of_rules(text, as_stock_blocks_decide):
+    as_stock_blocks_decide(text)
 
 
 def test_on_random_repetitive_texts():
