@@ -17,13 +17,12 @@ from typing import Any
 
 from justext.core import ParagraphMaker
 from justext.paragraph import Paragraph
-from lxml.etree import ElementDefaultClassLookup, XPath
+from lxml.etree import ElementDefaultClassLookup, XPath, strip_elements
 from lxml.html import HtmlComment, HtmlElement, HtmlEntity, HtmlProcessingInstruction
 
 from athena.refine.text.element_paths import RememberedPath
 
 _INSTANCE = "athena_trafilatura"
-_TEXTS = XPath(".//text()[not(parent::script or parent::style)]", smart_strings=False)
 _PARAGRAPH_TEXT = XPath("boolean(.//p//text())")
 _IFRAMES = XPath("count(.//iframe)")
 _CHANGING_SPACES = re.compile(r"\s\s+|[^\S \n]")
@@ -42,7 +41,9 @@ def _quick_core() -> Any:
     _part("utils").HTML_PARSER.set_element_class_lookup(
         ElementDefaultClassLookup(HtmlElement, HtmlComment, HtmlProcessingInstruction, HtmlEntity)
     )
-    core, external = _part("core"), _part("external")
+    core, external, utils, processing = map(_part, ("core", "external", "utils", "htmlprocessing"))
+    utils.INVALID_XML_CHARS = _InvalidCharacters(utils.INVALID_XML_CHARS)
+    processing.link_density_test = _only_with_links(processing.link_density_test)
     external.ParagraphMaker = _QuickParagraphMaker
     core.compare_extraction = _without_readability_in_vain(external)
     return core
@@ -89,7 +90,7 @@ def _without_readability_in_vain(external: Any) -> Any:
             and _PARAGRAPH_TEXT(body)
             and len(body.findall(".//table")) <= len(body.findall(".//p"))
             and not sanitized(body)
-            and 2 * len(text) >= _longest_readable(raw)
+            and 2 * len(text) >= _longest_readable(raw)  # which drops what readability drops first, too
         )
         if settled:
             return body, text
@@ -100,8 +101,35 @@ def _without_readability_in_vain(external: Any) -> Any:
 
 
 def _longest_readable(tree: HtmlElement) -> int:
-    """No text that readability makes of the tree has more characters, white space collapsed."""
-    return len(" ".join("".join(_TEXTS(tree)).split())) + _MAX_IFRAME_TEXT * int(_IFRAMES(tree))
+    """No text that readability makes of the tree, less its scripts, has more characters, white space collapsed."""
+    strip_elements(tree, "script", "style", with_tail=False)
+    return len(" ".join(tree.text_content().split())) + _MAX_IFRAME_TEXT * int(_IFRAMES(tree))
+
+
+def _only_with_links(link_density_test: Any) -> Any:
+    """The test of an element's links, which most elements have none of."""
+
+    def quick(element: Any, favor_precision: bool = False) -> tuple[bool, bool]:
+        if next(element.iterdescendants("ref"), None) is None:
+            return False, False
+        found: tuple[bool, bool] = link_density_test(element, favor_precision)
+        return found
+
+    return quick
+
+
+class _InvalidCharacters:
+    """The pattern of characters that XML does not allow. Hardly any page holds one, and bytes show that sooner."""
+
+    def __init__(self, pattern: re.Pattern[str]) -> None:
+        self._pattern = pattern
+        self._controls = bytes(code for code in range(128) if pattern.match(chr(code)))
+
+    def sub(self, replacement: str, text: str) -> str:
+        raw = text.encode("utf-8", "surrogatepass")
+        if len(raw.translate(None, self._controls)) == len(raw) and "\ufffe" not in text and "\uffff" not in text:
+            return text
+        return self._pattern.sub(replacement, text)
 
 
 class _QuickParagraph(Paragraph):  # type: ignore[misc]
