@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from athena import cli_audit, cli_recipe, cli_records, cli_site
+from athena import cli_audit, cli_explain, cli_recipe, cli_records, cli_site
 from athena.errors import AthenaError, BadInput, Misconfigured
 
 app = typer.Typer(
@@ -235,6 +235,7 @@ def doctor(
 
 for query in cli_records.COMMANDS:
     app.command()(query)
+app.command()(cli_explain.explain)
 app.command()(cli_site.crawl_site)
 app.add_typer(cli_audit.app)
 app.add_typer(cli_recipe.app)
