@@ -73,9 +73,9 @@ class NodeProcess:
         return (event for event in read_events(events) if event["event"] == "devchain.ready")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def start_node(tmp_path_factory: pytest.TempPathFactory, wallet_of):
-    """start_node(...): a fresh dev node, "val" at stake, everyone's coldkey funded."""
+    """start_node(...): a fresh dev node, "val" at stake, everyone's coldkey funded. Ends with the test module."""
     nodes: list[NodeProcess] = []
 
     def start(**settings) -> NodeProcess:
