@@ -22,7 +22,7 @@ test: setup  ## the test suite: unit tests on all cores, then the whole-loop tes
 
 test-full: setup  ## everything, full-size runs included
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --ignore tests/loop
-	$(BIN)/python -m pytest -n 3 --dist load tests/loop
+	$(BIN)/python -m pytest -n 2 --dist load tests/loop
 
 bench-server: setup  ## claims per second of the task server, as JSON lines (takes minutes; ARGS=--quick)
 	$(BIN)/python scripts/bench_server.py $(ARGS)

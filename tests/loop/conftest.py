@@ -48,7 +48,7 @@ class Demo:
     def output(self) -> str:
         return self.log.read_text("utf-8", "replace")[-4000:]
 
-    def finish(self, seconds: float = 420) -> int:
+    def finish(self, seconds: float = 720) -> int:
         return self.process.wait(seconds)
 
     def summary(self) -> dict:

@@ -16,7 +16,7 @@ from athena.localnet.ground import build_crawl
 from athena.protocol import SignedRelease
 from athena.refine.records import parse_record
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(900)
 CRAWL = "CC-MAIN-2026-43"
 
 

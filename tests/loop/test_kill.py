@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(900)
 
 
 def unfinished(events, begun, ended):
