@@ -38,7 +38,7 @@ class Demo:
         """The latest pid of every room."""
         return {event["room"]: event["child"] for event in self.events("supervisor", "room.started")}
 
-    def wait_until(self, condition, what: str, seconds: float = 300) -> None:
+    def wait_until(self, condition, what: str, seconds: float = 480) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             assert self.process.poll() is None, f"the demo ended before {what}:\n{self.output()}"
