@@ -64,7 +64,7 @@ ROOMS = [
 
 def test_kill_each_process_once_in_the_middle_of_its_work(demo, is_alive):
     rng = random.Random(20261121)
-    run = demo("--pages", "160", "--seed", "3")
+    run = demo("--pages", "120", "--seed", "3")
     killed = {}
     for room, works in ROOMS:
         run.wait_until(lambda room=room, works=works: works(run, room), f"{room} at work")
