@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from athena.cli_records import LOCAL_SERVER, QUERY_SECONDS, Json, Server
+from athena.cli_records import LOCAL_SERVER, QUERY_SECONDS, Json, Server, shown_effect
 from athena.errors import NotFound
 
 if TYPE_CHECKING:
@@ -86,10 +86,9 @@ def _print(explanation: Explanation, rules: Rules, limit: int, now_block: int) -
     table = table_of("task", "verdict", "units", "effect", "why, and what to change")
     for story in explanation.tasks[:limit]:
         sheet, stop = story.sheet, story.stopped_by
-        effect = sheet.effect and f"{sheet.effect.mean:+.4f} [{sheet.effect.low:+.4f}, {sheet.effect.high:+.4f}]"
         told = [f"{stop.gate}: {stop.reason}."] if stop is not None else []
         why = " ".join([*told, *story.advice])
-        table.add_row(*map(cell, (sheet.task_id, sheet.outcome, sheet.units, effect, why)))
+        table.add_row(*map(cell, (sheet.task_id, sheet.outcome, sheet.units, shown_effect(sheet.effect), why)))
     print_table(table)
     typer.echo(formula(explanation.account, rules.pay))
     for line in explanation.advice:

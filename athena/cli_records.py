@@ -124,7 +124,7 @@ def scores(
             "validator": lambda signed: signed.sheet.validator,
             "outcome": lambda signed: signed.sheet.outcome,
             "units": lambda signed: signed.sheet.units,
-            "effect": lambda signed: _effect(signed.sheet.effect),
+            "effect": lambda signed: shown_effect(signed.sheet.effect),
             "yield": lambda signed: signed.sheet.yield_ratio,
             "time": lambda signed: signed.sheet.time_factor,
             "block": lambda signed: signed.sheet.seed_block,
@@ -227,5 +227,5 @@ def _exclude(option: str, value: str | None, *filters: object) -> None:
         raise BadInput(f"{option} names one: it excludes every filter", remedy=f"leave out {option} or the rest")
 
 
-def _effect(effect: Effect | None) -> str | None:
+def shown_effect(effect: Effect | None) -> str | None:
     return None if effect is None else f"{effect.mean:+.4f} [{effect.low:+.4f}, {effect.high:+.4f}]"

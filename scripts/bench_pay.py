@@ -17,6 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from athena.judge.rules import Rules, rules_of
+from athena.judge.score import spread
 from athena.judge.weights import Judged, abandoned, account, pay
 
 TASKS = 10
@@ -34,7 +35,7 @@ class Network:
         proxies = rules.proxy
         self.rules = rules
         self._random = np.random.default_rng(seed)
-        self._noise = rules.pay.sigma_seed * math.sqrt(1 / proxies.miner_seeds + 1 / proxies.canonical_seeds)
+        self._noise = spread(rules.pay.sigma_seed, proxies.miner_seeds, proxies.canonical_seeds)
 
     def effects(self, mean: float, count: int) -> list[float]:
         """Observed effects of `count` tasks of a recipe whose true effect is `mean` on average over tasks."""

@@ -21,9 +21,7 @@ _TAG = re.compile(r"(?:self::|//)(\w+)")
 # `.//*[self::a or self::b][…`, perhaps in brackets, and no union of several paths: only such tags can match.
 _TAGS_FIRST = re.compile(r"\s*\(?\s*\.//\*\[((?:self::\w+(?: or )?)+)\]\s*\[")
 _UNION_OF_PATHS = re.compile(r"\|(?!@)")
-_PATTERN = re.compile(r"re:test\([^']*'([^']*)'\s*(?:,\s*'i')?\)")
-_LOOK_AHEAD = re.compile(r"\(\?![^()]*\)")
-_CASE_MATTERS = re.compile(r"\\[A-Z]|\[\^|\(\?[^:]")  # a pattern that could match less in lower case
+_PATTERN = re.compile(r"re:test\([^']*'([^']*)'\s*(,\s*'i')?\)")
 _TRANSLATED = re.compile(r"translate\(([^,]*),[^)]*\)")
 
 
@@ -79,8 +77,7 @@ class RememberedPath:
         plain = [element.tag if element.tag in self._named_tags else "other"]
         for name, value in element.items():
             if name in self._attributes:
-                found = self._searched.search(value.lower()) if value.isascii() else True
-                plain += (name, value if found else "")
+                plain += (name, value if self._searched.search(value) else "")
         key = tuple(plain)
         matched = self._judged.get(key)
         if matched is None:
@@ -100,10 +97,8 @@ class RememberedPath:
 def _searched(path: str) -> str:
     """A pattern for what the path looks for in attributes: a value that it does not match is as good as an empty one.
 
-    It is searched in lower-case ASCII, and may match too much: the path itself has the last word.
+    Patterns count as they are, other literals without regard to case, because they may stand beside `translate`.
     """
-    patterns = [_LOOK_AHEAD.sub("", pattern) for pattern in _PATTERN.findall(path)]
-    if any(map(_CASE_MATTERS.search, patterns)):
-        return ""
-    literals = _LITERAL.findall(_TRANSLATED.sub(r"\1", _PATTERN.sub("", path)))
-    return "|".join(dict.fromkeys([*patterns, *map(re.escape, literals)])).lower()
+    patterns = [f"(?i:{pattern})" if ignore_case else pattern for pattern, ignore_case in _PATTERN.findall(path)]
+    others = _LITERAL.findall(_TRANSLATED.sub(r"\1", _PATTERN.sub("", path)))
+    return "|".join([*patterns, *(f"(?i:{re.escape(literal)})" for literal in others)])
