@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from athena.judge.rules import PayRules, Rules
-from athena.judge.weights import Account, Judged, account, judged
+from athena.judge.weights import Account, Judged, account, judged, last_of_each_task
 from athena.protocol import Hotkey, ScoreSheet, Verdict
 
 ADVICE = {
@@ -49,8 +49,9 @@ class Explanation:
 
 def explain(sheets: Sequence[ScoreSheet], rules: Rules, *, now_block: int) -> Explanation:
     """Of one validator's sheets about one hotkey, at least one of them. What was never revealed has no sheet."""
-    last = {sheet.task_id: sheet for sheet in sorted(sheets, key=lambda sheet: (sheet.seed_block, sheet.commit_block))}
-    newest = sorted(last.values(), key=lambda sheet: (-sheet.seed_block, sheet.task_id))
+    sheet_of = {judged(sheet, rules): sheet for sheet in sheets}
+    kept = (sheet_of[entry] for entry in last_of_each_task(sheet_of))
+    newest = sorted(kept, key=lambda sheet: (-sheet.seed_block, sheet.task_id))
     entries = [judged(sheet, rules) for sheet in newest]
     found = account(entries, rules, now_block=now_block)
     advice = _about_pay(found, entries, newest, rules, now_block)

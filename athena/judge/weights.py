@@ -83,7 +83,7 @@ def pay(
         if registered is not None and hotkey not in registered:
             continue
         since = registered[hotkey] if registered is not None else 0
-        entries = _last_of_each_task(entry for entry in history[hotkey] if entry.block >= since)
+        entries = last_of_each_task(entry for entry in history[hotkey] if entry.block >= since)
         accounts[hotkey] = account(entries, rules, now_block=now_block)
     total = math.fsum(a.weight for a in accounts.values())
     if not total > 0:
@@ -127,7 +127,7 @@ def multiplier(quality: float | None, spread: float | None, rules: Rules) -> flo
     return max(0.0, 1.0 + p.bonus * better - p.malus * worse)
 
 
-def _last_of_each_task(entries: Iterable[Judged]) -> list[Judged]:
+def last_of_each_task(entries: Iterable[Judged]) -> list[Judged]:
     """One entry per task in a fixed order: the latest, and of equally late ones a settled one."""
     last: dict[str, Judged] = {}
     for entry in sorted(entries, key=lambda e: (e.block, e.outcome != "none", e.outcome == "fail", e.units)):

@@ -32,7 +32,7 @@ def test_the_numbers_are_the_pay_formulas(sheet):
 
 def test_the_newest_sheet_of_a_task_counts_and_comes_first(sheet):
     failed = sheet(1, outcome="fail", gates=(Verdict(gate="form", outcome="fail", reason="no manifest"),), effect=None)
-    later = sheet(1, seed_block=500)
+    later = sheet(1, commit_block=400, seed_block=500)
     explanation = explain([later, failed, sheet(2)], RULES, now_block=600)
     assert [story.sheet for story in explanation.tasks] == [later, sheet(2)]
     assert explanation.tasks[0].stopped_by is None
