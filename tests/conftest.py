@@ -50,6 +50,11 @@ def plain_warc() -> Callable[[Iterable[int], int], bytes]:
     return lambda numbers, num_words: b"".join(member(number, num_words) for number in numbers)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The full-size tests, which are the longest, come first: no core waits at the end for the last of them."""
+    items.sort(key=lambda item: item.get_closest_marker("full") is None)
+
+
 def pytest_unconfigure() -> None:
     shutil.rmtree(os.environ["HF_HOME"], ignore_errors=True)
 

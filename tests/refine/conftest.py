@@ -150,7 +150,6 @@ def as_stock_blocks_decide() -> Callable[[str], None]:
         (GopherRepetition(), GopherRepetitionFilter()),
         (GopherQuality(), GopherQualityFilter()),
         (C4Quality(), C4QualityFilter(filter_no_terminal_punct=False)),
-        (C4Quality(filter_no_terminal_punct=True), C4QualityFilter()),
         (FineWebQuality(), FineWebQualityFilter()),
     )
     record = Record("x", 0, 1, "<urn:uuid:1>", "http://a.example/", "2026-01-01T00:00:00Z", "sha1:", None, b"")

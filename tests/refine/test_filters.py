@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 from datatrove.data import Document as Block
 from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupSignature
-from datatrove.pipeline.filters import (
-    GopherRepetitionFilter,
-)
+from datatrove.pipeline.filters import C4QualityFilter, GopherRepetitionFilter
 from datatrove.utils.hashing import HashConfig
 from datatrove.utils.text import split_into_sentences
 from datatrove.utils.word_tokenizers import SpaCyTokenizer
@@ -18,7 +16,7 @@ from datatrove.utils.word_tokenizers import SpaCyTokenizer
 from athena.errors import Misconfigured
 from athena.refine.recipe import Page, Rejected
 from athena.refine.records import Record
-from athena.refine.steps.filters import FineWebQuality, GopherQuality, GopherRepetition
+from athena.refine.steps.filters import C4Quality, FineWebQuality, GopherQuality, GopherRepetition
 from athena.refine.text import minhash
 from athena.refine.text.repetition import NGrams
 from athena.refine.text.words import Words, words_of
@@ -50,7 +48,7 @@ def test_on_a_sample_of_real_texts(test_data, as_stock_blocks_decide):
 @pytest.mark.timeout(1200)
 def test_on_more_real_texts(test_data, as_stock_blocks_decide):
     """Texts of all pages are compared where they are extracted, in test_extraction.py."""
-    for text in real_texts(test_data, every=8):
+    for text in real_texts(test_data, every=24):
         as_stock_blocks_decide(text)
 
 
@@ -99,6 +97,18 @@ def test_on_random_repetitive_texts():
             expected = block.filter(Block(text=text, id="1"))
             found = step.apply(page(text))
             assert isinstance(found, Page) if expected is True else found.reason.endswith(expected[1])
+
+
+def test_lines_without_a_terminal_mark_go_if_asked(test_data):
+    step, block = C4Quality(filter_no_terminal_punct=True), C4QualityFilter()
+    for text in ("No mark\nA line that ends so.\n" * 5, *real_texts(test_data, every=320)):
+        document = Block(text=text, id="1")
+        expected, found = block.filter(document), step.apply(page(text))
+        if expected is True:
+            assert isinstance(found, Page)
+            assert found.text == document.text
+        else:
+            assert found == Rejected(f"c4-quality.{expected[1]}")
 
 
 def test_equal_n_grams_may_be_cut_differently():
