@@ -14,8 +14,8 @@ from athena.errors import AthenaError, RateLimited, Unavailable
 from athena.evalpack import load_pack
 from athena.events import EventLog
 from athena.hub import open_hub
-from athena.judge.arms import ProxyWorkers
 from athena.judge.assess import Bench
+from athena.judge.proxy.arms import ProxyWorkers
 from athena.judge.queue import CaseQueue
 from athena.judge.rules import rules_of
 from athena.judge.work import Judge, Reader, weights_now

@@ -18,8 +18,8 @@ from pathlib import Path
 from athena import draw
 from athena.crawl import open_crawl
 from athena.evalpack import load_pack
-from athena.judge.arms import EvalSet, Ids, Job, ProxyWorkers, save_documents, tokenize
-from athena.judge.comparison import shuffled_words
+from athena.judge.proxy.arms import EvalSet, Ids, Job, ProxyWorkers, save_documents, tokenize
+from athena.judge.proxy.comparison import shuffled_words
 from athena.judge.rules import ProxyRules, rules_of
 from athena.protocol import Arm
 from athena.refine.recipe import load_recipe

@@ -18,11 +18,12 @@ from athena.errors import BadInput, NotFound
 from athena.evalpack import EvalPack
 from athena.events import EventLog
 from athena.hub import Hub
-from athena.judge import completeness, contamination, duplicates, form, provenance, score, screens
-from athena.judge.arms import ProxyWorkers
-from athena.judge.comparison import Comparison, compare
+from athena.judge import score
 from athena.judge.evidence import Case, Evidence, Rival, Rows, noting_undecided
-from athena.judge.form import dataset_folder
+from athena.judge.gates import completeness, contamination, duplicates, form, provenance, screens
+from athena.judge.gates.form import dataset_folder
+from athena.judge.proxy.arms import ProxyWorkers
+from athena.judge.proxy.comparison import Comparison, compare
 from athena.judge.rules import Rules
 from athena.judge.verdicts import failed, guarded, passed
 from athena.optout import LeftOut, left_out

@@ -17,8 +17,8 @@ from athena import draw
 from athena.crawl import Crawl
 from athena.errors import BadInput
 from athena.evalpack import EvalPack, PackInfo
-from athena.judge import duplicates, form, provenance, screens
 from athena.judge.evidence import Case, Evidence, Rows
+from athena.judge.gates import duplicates, form, provenance, screens
 from athena.judge.rules import GateRules, Rules, rules_of
 from athena.judge.verdicts import failed, guarded, passed
 from athena.optout import NOTHING_LEFT_OUT

@@ -16,8 +16,8 @@ from athena.errors import BadInput
 from athena.evalpack import EvalPack, load_pack
 from athena.events import EventLog
 from athena.hub import open_hub
-from athena.judge.arms import ProxyWorkers
 from athena.judge.assess import Bench, Case, assess
+from athena.judge.proxy.arms import ProxyWorkers
 from athena.judge.rules import Rules, rules_of
 from athena.localnet.ground import build_pack
 from athena.protocol import MAX_WARCS_PER_SHARD, Commitment, DatasetRef, Manifest, ScoreSheet, Shard, Task

@@ -18,8 +18,8 @@ from athena.durable import write_file
 from athena.evalpack import EvalDocument, write_pack
 from athena.events import EventLog
 from athena.hub import open_hub
-from athena.judge.arms import ProxyWorkers
 from athena.judge.assess import Bench, Case, Rival, assess, dataset_folder
+from athena.judge.proxy.arms import ProxyWorkers
 from athena.judge.rules import GateRules, PayRules, ProxyRules, Rules
 from athena.optout import NOTHING_LEFT_OUT, LeftOut
 from athena.protocol import Commitment, DatasetRef, FileEntry, Manifest, RecipeRef, ScoreSheet, Shard, Task, merkle_root

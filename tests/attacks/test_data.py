@@ -8,7 +8,7 @@ import pytest
 
 from athena.evalpack import EvalPack
 from athena.judge.assess import dataset_folder
-from athena.judge.provenance import GATE as PROVENANCE
+from athena.judge.gates.provenance import GATE as PROVENANCE
 from athena.protocol import Shard, Task
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:spacy", "ignore::DeprecationWarning:weasel")

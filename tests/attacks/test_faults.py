@@ -8,7 +8,7 @@ import pytest
 
 from athena.crawl import CrawlBlocked
 from athena.errors import NotFound, Unavailable
-from athena.judge.arms import ProxyWorkers
+from athena.judge.proxy.arms import ProxyWorkers
 from athena.judge.weights import judged, pay
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:spacy", "ignore::DeprecationWarning:weasel")

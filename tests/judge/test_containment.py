@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from athena.judge.containment import containment, placeholder_share
+from athena.judge.gates.containment import containment, placeholder_share
 
 PAGE = "Menu Home\n" + "\n".join(" ".join(f"w{line}x{i}" for i in range(30)) for line in range(40)) + "\nFooter text"
 LINES = PAGE.split("\n")

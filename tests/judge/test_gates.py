@@ -4,8 +4,8 @@ import pytest
 
 from athena.errors import Misconfigured, Unavailable
 from athena.evalpack import EvalDocument, EvalPack, PackInfo
-from athena.judge.contamination import has_address, held_out, quotes
-from athena.judge.duplicates import unique, unique_share
+from athena.judge.gates.contamination import has_address, held_out, quotes
+from athena.judge.gates.duplicates import unique, unique_share
 from athena.judge.verdicts import guarded, passed
 from athena.judge.words import ngrams, words
 

@@ -10,8 +10,16 @@ import torch
 
 from athena.errors import Unavailable
 from athena.evalpack import EvalDocument
-from athena.judge.arms import EvalSet, Job, ProxyWorkers, load_documents, proxy_tokenizer, save_documents, tokenize
-from athena.judge.proxy import train_arm, training_windows
+from athena.judge.proxy.arms import (
+    EvalSet,
+    Job,
+    ProxyWorkers,
+    load_documents,
+    proxy_tokenizer,
+    save_documents,
+    tokenize,
+)
+from athena.judge.proxy.training import train_arm, training_windows
 from athena.judge.rules import ProxyRules
 from athena.nn.model import Decoder, ModelConfig
 from athena.refine.text.bpe import END_OF_TEXT_ID, load_tokenizer
@@ -134,7 +142,7 @@ def test_a_worker_ends_with_its_validator_in_the_middle_of_a_job(make_job, tmp_p
     job = make_job("good", GOOD, budget=10_000_000)
     order = tmp_path / "order.job"
     order.write_text(job.model_dump_json())
-    worker = subprocess.Popen([sys.executable, "-m", "athena.judge.proxy"], stdin=subprocess.PIPE)
+    worker = subprocess.Popen([sys.executable, "-m", "athena.judge.proxy.training"], stdin=subprocess.PIPE)
     worker.stdin.write(f"{order}\n".encode())
     worker.stdin.flush()
     time.sleep(0.5)

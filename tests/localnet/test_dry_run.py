@@ -107,7 +107,7 @@ def test_what_could_not_be_judged_is_no_pass(warc, monkeypatch):
     def away(*_):
         raise Unavailable("no memory")
 
-    monkeypatch.setattr("athena.judge.form.read_dataset", away)
+    monkeypatch.setattr("athena.judge.gates.form.read_dataset", away)
     with pytest.raises(Unavailable, match="could not be judged: form"):
         rehearse(f"--dry-run-warc={warc}", "--recipe=unfiltered-1")
 

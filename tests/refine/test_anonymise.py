@@ -12,8 +12,8 @@ import pytest
 from datatrove.pipeline.formatters import PIIFormatter
 
 from athena.errors import Misconfigured
-from athena.judge.containment import containment, placeholder_share
-from athena.judge.contamination import has_address
+from athena.judge.gates.containment import containment, placeholder_share
+from athena.judge.gates.contamination import has_address
 from athena.refine.recipe import Page, Recipe
 from athena.refine.records import Record
 from athena.refine.steps.anonymise import ALL, EMAIL_PLACEHOLDER, IP_PLACEHOLDER, PLACEHOLDERS, Anonymise, ReplacePii

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import pytest
 
-from athena.judge.containment import containment
+from athena.judge.gates.containment import containment
 from athena.refine.recipe import Document, Page, Recipe, Rejected, load_recipe, recipe_names
 from athena.refine.records import Record, read_records, visible_text
 from athena.refine.steps.extraction import Extraction, VisibleText

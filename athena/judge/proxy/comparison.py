@@ -11,10 +11,10 @@ from pathlib import Path
 from athena import draw
 from athena.durable import write_file
 from athena.judge import score
-from athena.judge.arms import EvalSet, Job, ProxyWorkers, save_documents, tokenize
-from athena.judge.contamination import held_out, quotes
-from athena.judge.duplicates import unique
 from athena.judge.evidence import Evidence, Rows
+from athena.judge.gates.contamination import held_out, quotes
+from athena.judge.gates.duplicates import unique
+from athena.judge.proxy.arms import EvalSet, Job, ProxyWorkers, save_documents, tokenize
 from athena.protocol import Arm, Hex64, Noun, Verdict
 
 

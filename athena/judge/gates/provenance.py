@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from athena import draw
 from athena.errors import BadInput
-from athena.judge.containment import containment, placeholder_share
 from athena.judge.evidence import Evidence
+from athena.judge.gates.containment import containment, placeholder_share
 from athena.judge.verdicts import failed, passed
 from athena.protocol import Verdict
 from athena.refine.recipe import Document

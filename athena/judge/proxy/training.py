@@ -1,4 +1,4 @@
-"""Gate 7: what a small model learns from an arm's text. `python -m athena.judge.proxy` is one worker process.
+"""Gate 7: what a small model learns from an arm's text. `python -m athena.judge.proxy.training` is one worker process.
 
 A worker reads the paths of job files from its standard input, one a line, trains, writes the arm into place, and
 answers with the same line. It ends at once when its input ends, so none outlives its validator.
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from athena import draw
 from athena.durable import write_file
-from athena.judge.arms import EvalSet, Job, load_documents
+from athena.judge.proxy.arms import EvalSet, Job, load_documents
 from athena.judge.rules import ProxyRules
 from athena.nn.model import Decoder, ModelConfig
 from athena.nn.optim import make_optimizer, schedule

@@ -1,7 +1,7 @@
 """Strangers' files are read in a process of their own, with limits on memory, time and written bytes.
 
-`python -m athena.judge.sandbox FOLDER OUT` checks the dataset in FOLDER and leaves its rows in OUT, an Arrow file that
-carries the manifest. It reads its limits as JSON from standard input and answers with one JSON object.
+`python -m athena.judge.gates.sandbox FOLDER OUT` checks the dataset in FOLDER and leaves its rows in OUT, an Arrow file
+that carries the manifest. It reads its limits as JSON from standard input and answers with one JSON object.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _read_apart(folder: Path, out: Path, rules: GateRules) -> None:
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
     }
-    command = [sys.executable, "-m", "athena.judge.sandbox", str(folder.resolve()), str(out.resolve())]
+    command = [sys.executable, "-m", "athena.judge.gates.sandbox", str(folder.resolve()), str(out.resolve())]
     try:
         done = subprocess.run(
             command,

@@ -202,7 +202,7 @@ class ProxyWorkers:
         # time of a training step.
         keep = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 32)}
         process = subprocess.Popen(
-            [sys.executable, "-m", "athena.judge.proxy"],
+            [sys.executable, "-m", "athena.judge.proxy.training"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", **keep},

@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 from athena.errors import BadInput
 from athena.hub import Hub
 from athena.judge.evidence import Case, Rows
+from athena.judge.gates.sandbox import read_dataset
 from athena.judge.rules import GateRules
-from athena.judge.sandbox import read_dataset
 from athena.protocol import Commitment, Manifest
 from athena.refine.manifest import DATA_FILE, MANIFEST_FILE
 
