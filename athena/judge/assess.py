@@ -35,8 +35,10 @@ from athena.wire import OptOut
 
 __all__ = ["Bench", "Case", "Rival", "assess", "dataset_folder"]
 
+Gates = tuple[tuple[str, Callable[[Evidence], Verdict]], ...]
+
 # Form comes before these, the proxy after them: cheap first, and each may rely on the ones before it.
-GATES: tuple[tuple[str, Callable[[Evidence], Verdict]], ...] = (
+GATES: Gates = (
     (provenance.GATE, provenance.check),
     (completeness.GATE, completeness.check),
     (duplicates.GATE, duplicates.check),
@@ -51,7 +53,7 @@ class Bench:
     """A validator's instruments. `validator` is its hotkey; `workdir` keeps all that a restart would have to redo.
 
     `workers` train proxy models; whoever makes a bench closes it. Without workers nothing is compared. `opt_outs`
-    gives the list of domains that asked to be left out, as the task server tells it now.
+    gives the list of domains that asked to be left out, as the task server tells it now. `gates` are run in order.
     """
 
     hub: Hub
@@ -63,6 +65,7 @@ class Bench:
     events: EventLog
     workers: ProxyWorkers | None = field(default_factory=ProxyWorkers)
     opt_outs: Callable[[], Sequence[OptOut]] = tuple
+    gates: Gates = GATES
 
     def close(self) -> None:
         if self.workers is not None:
@@ -128,7 +131,7 @@ class _Assessment:
     def run(self) -> ScoreSheet:
         with contextlib.suppress(_Stopped):
             evidence = self._open()
-            for gate, check in GATES:
+            for gate, check in self._bench.gates:
                 self._take(guarded(gate, partial(check, evidence)))
             if self._bench.workers is not None:
                 self._take(guarded(PROXY, partial(self._compare, evidence, self._bench.workers)))
