@@ -50,6 +50,16 @@ def plain_warc() -> Callable[[Iterable[int], int], bytes]:
     return lambda numbers, num_words: b"".join(member(number, num_words) for number in numbers)
 
 
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """Real pages, texts and WARC files: the folder in ATHENA_TEST_DATA, or shared/data beside the checkout."""
+    beside = Path(__file__).parents[1].parent / "shared" / "data"
+    folder = Path(os.environ.get("ATHENA_TEST_DATA", beside))
+    if not folder.is_dir():
+        pytest.skip(f"no test data at {folder}; set ATHENA_TEST_DATA")
+    return folder
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The full-size tests, which are the longest, come first: no core waits at the end for the last of them."""
     items.sort(key=lambda item: item.get_closest_marker("full") is None)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import gzip
-import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -126,16 +125,6 @@ def site_crawl(tmp_path: Path) -> Path:
     for name, pages in (("a.warc.gz", first), ("b.warc.gz", second), ("c.warc.gz", third)):
         (root / name).write_bytes(warc(pages))
     return root
-
-
-@pytest.fixture(scope="session")
-def test_data() -> Path:
-    """Real pages, texts and WARC files: the folder in ATHENA_TEST_DATA, or shared/data beside the checkout."""
-    beside = Path(__file__).parents[2].parent / "shared" / "data"
-    folder = Path(os.environ.get("ATHENA_TEST_DATA", beside))
-    if not folder.is_dir():
-        pytest.skip(f"no test data at {folder}; set ATHENA_TEST_DATA")
-    return folder
 
 
 @pytest.fixture
