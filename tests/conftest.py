@@ -61,8 +61,13 @@ def test_data() -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The full-size tests, which are the longest, come first: no core waits at the end for the last of them."""
-    items.sort(key=lambda item: item.get_closest_marker("full") is None)
+    """The tests with the longest time limits come first: no core waits at the end for the last of them."""
+
+    def limit(item: pytest.Item) -> float:
+        marker = item.get_closest_marker("timeout")
+        return marker.args[0] if marker is not None else 0.0
+
+    items.sort(key=limit, reverse=True)
 
 
 def pytest_unconfigure() -> None:
