@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from athena.errors import BadInput, NotFound
-from athena.evalpack import EvalDocument, EvalPack
+from athena.evalpack import EVALUATION_SEED, EvalDocument, EvalPack
 from athena.evaluation import DomainScore, Evaluation
 
 WINDOWS_PER_BATCH = 8
@@ -33,7 +33,7 @@ class _Window:
 
 
 def evaluate(
-    model: Any, tokenizer: Any, pack: EvalPack, *, per_domain: int, window: int, seed: bytes = b"athena-evaluation/1"
+    model: Any, tokenizer: Any, pack: EvalPack, *, per_domain: int, window: int, seed: bytes = EVALUATION_SEED
 ) -> Evaluation:
     """Scores `per_domain` documents of each domain, drawn by `seed`.
 

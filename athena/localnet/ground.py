@@ -23,6 +23,7 @@ from athena.localnet.dice import Dice
 from athena.localnet.pages import KINDS, Kind, make_pages
 from athena.localnet.prose import Section, installed_prose
 from athena.localnet.sources import CRAWLED, HELD_OUT
+from athena.packs.cloze import cloze_items
 
 TRUTH_FILE = "truth.json"
 MAX_DOCUMENTS_PER_DOMAIN = 64
@@ -76,11 +77,13 @@ def build_crawl(
 
 
 def build_pack(folder: Path, *, seed: int = 0) -> EvalPack:
-    """Writes the evaluation pack that goes with the local crawls. `seed` draws how the texts are cut and chosen.
+    """Writes the evaluation pack that goes with the local crawls. `seed` draws how the texts are cut and chosen, and
+    the cloze items that are made of them.
 
     Raises Misconfigured where too few of the packages in HELD_OUT are installed.
     """
-    return write_pack(folder, f"localnet-{seed}", eval_documents(seed))
+    documents = eval_documents(seed)
+    return write_pack(folder, f"localnet-{seed}", documents, cloze_items(documents, str(seed).encode()))
 
 
 def eval_documents(seed: int = 0) -> list[EvalDocument]:

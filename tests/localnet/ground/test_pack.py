@@ -48,4 +48,5 @@ def test_a_pack_is_the_same_every_time_and_loads(documents, tmp_path):
     pack = build_pack(tmp_path / "one")
     assert build_pack(tmp_path / "two").hash == pack.hash == load_pack(tmp_path / "one").hash
     assert len(pack.documents) == len(documents)
+    assert all(len(pack.cloze_by_domain[domain]) >= 60 for domain in HELD_OUT)
     assert build_pack(tmp_path / "three", seed=1).hash != pack.hash
