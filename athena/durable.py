@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from pathlib import Path
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Writes under a temporary name, then finishes it. Makes the folder where there is none."""
+    """Writes under a temporary name, then finishes it. Makes the folder where there is none.
+
+    Threads that write one file at a time do not disturb each other: the last one's content stays.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
     temporary.write_bytes(content)
     finish(temporary, path)
 

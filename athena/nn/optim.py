@@ -22,13 +22,13 @@ _NEWTON_SCHULZ_STEPS = 5
 OptimizerName = Literal["muon", "adamw"]
 
 
-def orthogonalize(matrices: Tensor) -> Tensor:
+def orthogonalize(matrices: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """The nearest semi-orthogonal matrices, roughly (singular values in 0.7..1.2), of [count, rows, columns].
 
-    float32 on CPU, bfloat16 elsewhere; the result has the input's dtype.
+    Iterates in `dtype`, by default float32 on CPU and bfloat16 elsewhere; the result has the input's dtype.
     """
     a, b, c = _NEWTON_SCHULZ
-    x: Tensor = matrices.to(torch.float32 if matrices.device.type == "cpu" else torch.bfloat16)
+    x: Tensor = matrices.to(dtype or (torch.float32 if matrices.device.type == "cpu" else torch.bfloat16))
     tall = x.size(-2) > x.size(-1)
     if tall:
         x = x.mT
@@ -45,10 +45,19 @@ class Muon(Optimizer):
     """Momentum orthogonalised matrix by matrix; the update's RMS matches AdamW's, so both share one learning rate.
 
     Takes matrices only (ValueError otherwise). Jordan 2024; the 0.2·√max(rows, columns) scale is Liu et al. 2025.
+    `dtype` is that of `orthogonalize`.
     """
 
-    def __init__(self, params: Iterable[Tensor], lr: float, weight_decay: float = 0.0, momentum: float = 0.95) -> None:
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        lr: float,
+        weight_decay: float = 0.0,
+        momentum: float = 0.95,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+        self._dtype = dtype
         for group in self.param_groups:
             if any(p.ndim != 2 for p in group["params"]):
                 raise ValueError("Muon takes matrices only")
@@ -64,7 +73,8 @@ class Muon(Optimizer):
                 if p.grad is not None:
                     by_shape[p.shape].append(p)
             for shape, params in by_shape.items():
-                updates = orthogonalize(torch.stack([self._momentum(p, group["momentum"]) for p in params]))
+                momenta = torch.stack([self._momentum(p, group["momentum"]) for p in params])
+                updates = orthogonalize(momenta, self._dtype)
                 scale = 0.2 * max(shape) ** 0.5
                 for p, update in zip(params, updates, strict=True):
                     p.mul_(1 - group["lr"] * group["weight_decay"])
@@ -124,12 +134,17 @@ class Optimizers:
 
 
 def make_optimizer(
-    model: nn.Module, lr: float, *, name: OptimizerName = "muon", weight_decay: float = 0.1
+    model: nn.Module,
+    lr: float,
+    *,
+    name: OptimizerName = "muon",
+    weight_decay: float = 0.1,
+    muon_dtype: torch.dtype | None = None,
 ) -> Optimizers:
     """The optimizer of all of `model`'s parameters.
 
     "muon": hidden matrices by Muon; embeddings, the output head and vectors by AdamW. "adamw": all by AdamW. Weight
-    decay acts on hidden matrices only.
+    decay acts on hidden matrices only. `muon_dtype` is that of `orthogonalize`.
     """
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     matrices: list[Tensor] = []
@@ -140,7 +155,7 @@ def make_optimizer(
     groups = [{"params": rest, "weight_decay": 0.0}]
     parts: list[Optimizer] = []
     if name == "muon":
-        parts.append(Muon(matrices, lr, weight_decay))
+        parts.append(Muon(matrices, lr, weight_decay, dtype=muon_dtype))
     else:
         groups.append({"params": matrices, "weight_decay": weight_decay})
     parts.append(AdamW(groups, lr=lr, betas=(0.9, 0.95), fused=True))

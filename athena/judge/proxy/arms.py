@@ -1,128 +1,47 @@
-"""Arms of the proxy comparison: their text as token files, their jobs, and the processes that train them. No torch."""
+"""Arms of the proxy comparison: jobs, and the processes that do them. No torch.
+
+What others need of the proxy is found here: the text of arms, evaluation sets, jobs, workers and what they measured.
+"""
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
-from functools import lru_cache
+from contextlib import contextmanager
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Self
 
-import numpy as np
-from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
-from tokenizers import Tokenizer
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from athena.durable import write_file
 from athena.errors import Unavailable
-from athena.evalpack import EvalDocument
+from athena.judge.proxy.evaluation import EvalSet
+from athena.judge.proxy.measured import Measured
+from athena.judge.proxy.texts import Ids, load_documents, proxy_tokenizer, save_documents, tokenize
 from athena.judge.rules import ProxyRules
 from athena.protocol import Arm, Hex64
-from athena.refine.text.bpe import END_OF_TEXT_ID, VOCABULARY_SIZE, load_tokenizer
 
-Ids = NDArray[np.int32]
+__all__ = [
+    "EvalSet", "Ids", "Job", "Measured", "ProxyWorkers", "devices_here", "load_documents", "proxy_tokenizer",
+    "save_documents", "tokenize",
+]  # fmt: skip
 
-
-@lru_cache
-def proxy_tokenizer(vocab_size: int) -> Tokenizer:
-    """The shared BPE cut to its first `vocab_size` tokens, with the same ids: a prefix of a BPE's merges is a BPE.
-
-    A small model spends most of its time on a large output layer, and learns more text per second with fewer tokens.
-    """
-    if vocab_size == VOCABULARY_SIZE:
-        return load_tokenizer()
-    whole = json.loads(load_tokenizer().to_str())
-    vocab = {token: index for token, index in whole["model"]["vocab"].items() if index < vocab_size}
-    whole["model"]["vocab"] = vocab
-    whole["model"]["merges"] = [pair for pair in whole["model"]["merges"] if "".join(pair) in vocab]
-    tokenizer = Tokenizer.from_str(json.dumps(whole))
-    tokenizer.encode_special_tokens = True
-    return tokenizer
-
-
-def tokenize(texts: Sequence[str], vocab_size: int) -> list[Ids]:
-    return [np.array(e.ids, dtype=np.int32) for e in proxy_tokenizer(vocab_size).encode_batch(list(texts))]
-
-
-def save_documents(path: Path, documents: Sequence[Ids]) -> None:
-    """Writes token ids as one int32 array in which END_OF_TEXT_ID closes each document."""
-    end = np.array([END_OF_TEXT_ID], dtype=np.int32)
-    flat = np.concatenate([part for document in documents for part in (document, end)] or [end[:0]])
-    write_file(path, flat.astype("<i4").tobytes())
-
-
-def load_documents(path: Path) -> list[Ids]:
-    flat = np.frombuffer(path.read_bytes(), dtype="<i4").astype(np.int32)
-    ends = np.flatnonzero(flat == END_OF_TEXT_ID)
-    return [part[part != END_OF_TEXT_ID] for part in np.split(flat, ends + 1)[:-1]]
-
-
-@dataclass(frozen=True)
-class EvalSet:
-    """Evaluation windows: int32 [n, length + 1], padded; the first `lengths` targets of each count.
-
-    `bytes` are the UTF-8 bytes of all counted targets of a domain.
-    """
-
-    domains: tuple[str, ...]
-    windows: Ids
-    lengths: Ids
-    domain_of: Ids
-    bytes: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, documents: Sequence[EvalDocument], rules: ProxyRules) -> Self:
-        """Cuts each document to its first `windows_per_document` windows."""
-        domains = tuple(sorted({document.domain for document in documents}))
-        token_bytes = _token_bytes(rules.vocab_size)
-        sizes = np.zeros(len(domains), dtype=np.int64)
-        rows: list[tuple[Ids, int, int]] = []
-        tokens = tokenize([document.text for document in documents], rules.vocab_size)
-        for document, ids in zip(documents, tokens, strict=True):
-            stream = np.concatenate(([END_OF_TEXT_ID], ids[: rules.windows_per_document * rules.length]))
-            domain = domains.index(document.domain)
-            sizes[domain] += int(token_bytes[stream[1:]].sum())
-            for start in range(0, len(stream) - 1, rules.length):
-                part = stream[start : start + rules.length + 1]
-                padded = np.full(rules.length + 1, END_OF_TEXT_ID, dtype=np.int32)
-                padded[: len(part)] = part
-                rows.append((padded, len(part) - 1, domain))
-        windows = np.stack([row[0] for row in rows])
-        lengths, owners = (np.array([row[i] for row in rows], dtype=np.int32) for i in (1, 2))
-        return cls(domains, windows, lengths, owners, sizes)
-
-    def save(self, path: Path) -> None:
-        arrays = {name: getattr(self, name).tolist() for name in ("windows", "lengths", "domain_of", "bytes")}
-        write_file(path, json.dumps({"domains": self.domains, **arrays}).encode())
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        saved = json.loads(path.read_bytes())
-        windows, lengths, owners = (np.array(saved[k], dtype=np.int32) for k in ("windows", "lengths", "domain_of"))
-        return cls(tuple(saved["domains"]), windows, lengths, owners, np.array(saved["bytes"], dtype=np.int64))
-
-
-@lru_cache
-def _token_bytes(vocab_size: int) -> NDArray[np.int64]:
-    """UTF-8 bytes of each token: in a byte-level BPE a character of a token's name is a byte of text."""
-    tokenizer = proxy_tokenizer(vocab_size)
-    sizes = np.array([len(tokenizer.id_to_token(index) or "") for index in range(vocab_size)], dtype=np.int64)
-    sizes[END_OF_TEXT_ID] = 0
-    return sizes
+CPU = "cpu"
+_MODULE = [sys.executable, "-m", "athena.judge.proxy.training"]
+_START_SECONDS = 120
 
 
 class Job(BaseModel):
-    """One arm to train and measure. All that decides the result is in here and in the two files that it names.
+    """One arm to train and measure. All that decides the result is in here and in the files that it names.
 
-    The trained model is kept in `model`: another measurement of the arm does not train it again.
+    The trained model is kept in `model`: another measurement of the arm does not train it again. With `base`, a model
+    of the same shape, the arm goes on from there instead of from scratch.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -135,40 +54,78 @@ class Job(BaseModel):
     rules: ProxyRules
     model: Path
     result: Path
+    base: Path | None = None
+
+    def stacks_with(self, other: Job) -> bool:
+        """Whether both differ in nothing but their seeds, so that one device can train them side by side."""
+        own = {"name", "seed", "model", "result"}
+        return self.model_dump(exclude=own) == other.model_dump(exclude=own)
+
+
+ORDER = TypeAdapter(tuple[Job, ...])
+"""A line of a worker's input: jobs that stack."""
+DONE = b"done\n"
+"""Its answer, once the results lie in place."""
+
+
+def devices_here() -> tuple[str, ...]:
+    """The CUDA devices that torch finds, `cuda:0` and so on; where there are none, the CPU. Takes seconds with a GPU.
+
+    Raises Unavailable when torch does not answer.
+    """
+    if not any(Path("/dev").glob("nvidia[0-9]*")):
+        return (CPU,)
+    try:
+        asked = subprocess.run([*_MODULE, "--devices"], stdout=subprocess.PIPE, timeout=_START_SECONDS, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise Unavailable(f"cannot tell the devices of this machine: {error}") from error
+    return tuple(asked.stdout.decode().split()) or (CPU,)
 
 
 class ProxyWorkers:
-    """At most `parallel` single-threaded worker processes, started when needed and kept for the next arms."""
+    """Worker processes, started when needed and kept for the next arms: `parallel` single-threaded ones on the CPU, one
+    on every other device.
 
-    def __init__(self, parallel: int = 1) -> None:
-        self._parallel = parallel
-        self._idle: SimpleQueue[subprocess.Popen[bytes]] = SimpleQueue()
-        self._all: list[subprocess.Popen[bytes]] = []
+    Cases may share them from several threads: no arm is trained twice at a time, and whoever asks for one that another
+    process finished takes it from disk. `close` is final.
+    """
 
-    def run(self, jobs: Sequence[Job], finished: Callable[[Arm], None]) -> list[Arm]:
-        """The jobs' arms, in order. Arms whose results lie on disk, from before a restart, are not trained again.
+    def __init__(self, parallel: int = 1, devices: Sequence[str] = (CPU,)) -> None:
+        self._workers = [_Worker(device) for device in devices for _ in range(parallel if device == CPU else 1)]
+        self._idle: SimpleQueue[_Worker] = SimpleQueue()
+        for worker in self._workers:
+            self._idle.put(worker)
+        self._stacking = any(device != CPU for device in devices)
+        self._claimed: set[Path] = set()
+        self._released = threading.Condition()
+
+    def run(self, jobs: Sequence[Job], finished: Callable[[Arm], None]) -> list[Measured]:
+        """What the jobs' arms measured, in order. Arms whose results lie on disk are not trained again.
 
         `finished` is called for each arm as it is done. Raises Unavailable when a worker dies or takes too long: a
-        fault of this machine.
+        fault of this machine. Arms in training are finished first, so that their results are there the next time.
         """
-        with ThreadPoolExecutor(self._parallel) as executor:
-            futures = [executor.submit(self._finish, job) for job in jobs]
+        stacks = self._stacks(jobs)
+        found: dict[Path, Measured] = {}
+        with ThreadPoolExecutor(len(self._workers)) as executor:
+            futures = {executor.submit(self._finish, stack): stack for stack in stacks}
             try:
                 for future in as_completed(futures):
-                    finished(future.result())
-            except BaseException:
+                    for job, measured in zip(futures[future], future.result(), strict=True):
+                        found[job.result] = measured
+                        finished(measured.arm)
+            except BaseException as error:
                 for future in futures:
                     future.cancel()
-                self.close()  # ends the workers, so that the threads that wait for them return
+                if not isinstance(error, Exception):
+                    self.close()  # who interrupts does not wait for arms
                 raise
-        return [future.result() for future in futures]
+        return [found[job.result] for job in jobs]
 
     def close(self) -> None:
-        for process in self._all:
-            process.kill()
-            process.communicate()  # closes its pipes and waits
-        self._all.clear()
-        self._idle = SimpleQueue()
+        """Ends the workers; a `run` in another thread raises Unavailable."""
+        for worker in self._workers:
+            worker.close()
 
     def __enter__(self) -> Self:
         return self
@@ -178,55 +135,117 @@ class ProxyWorkers:
     ) -> None:
         self.close()
 
-    def _finish(self, job: Job) -> Arm:
-        done = _read_arm(job.result)
-        if done is not None:
-            return done
-        order = job.result.with_suffix(".job")
-        write_file(order, job.model_dump_json().encode())
-        process = self._worker()
-        self._ask(process, order, job.rules.arm_seconds)
-        self._idle.put(process)
-        arm = _read_arm(job.result)
-        if arm is None:
-            raise Unavailable(f"a proxy worker left no result for {job.name}")
-        order.unlink(missing_ok=True)
-        return arm
+    def _stacks(self, jobs: Sequence[Job]) -> list[list[Job]]:
+        """Jobs that are done together: on a CPU stacking gains nothing, and single ones spread better."""
+        stacks: list[list[Job]] = []
+        for job in jobs:
+            stack = next((s for s in stacks if self._stacking and s[0].stacks_with(job)), None)
+            if stack is None:
+                stacks.append([job])
+            else:
+                stack.append(job)
+        return stacks
 
-    def _worker(self) -> subprocess.Popen[bytes]:
+    def _finish(self, stack: Sequence[Job]) -> list[Measured]:
+        with self._claim({job.model for job in stack}):
+            missing = tuple(job for job in stack if _read(job.result) is None)
+            if missing:
+                worker = self._idle.get()
+                try:
+                    worker.do(missing)
+                finally:
+                    self._idle.put(worker)
+            found = [measured for job in stack if (measured := _read(job.result)) is not None]
+        if len(found) < len(stack):
+            raise Unavailable(f"a proxy worker left no result for {stack[0].name}")
+        return found
+
+    @contextmanager
+    def _claim(self, models: set[Path]) -> Iterator[None]:
+        """Waits until no other thread trains any of these models."""
+        with self._released:
+            self._released.wait_for(lambda: not models & self._claimed)
+            self._claimed |= models
         try:
-            return self._idle.get_nowait()
-        except Empty:
-            pass
-        # glibc returns large buffers to the system at every free, and each page back costs a fault: 1.5 times the
-        # time of a training step.
-        keep = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 32)}
-        process = subprocess.Popen(
-            [sys.executable, "-m", "athena.judge.proxy.training"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", **keep},
-        )
-        self._all.append(process)
-        return process
-
-    @staticmethod
-    def _ask(process: subprocess.Popen[bytes], order: Path, seconds: int) -> None:
-        assert process.stdin is not None and process.stdout is not None
-        try:
-            process.stdin.write(f"{order}\n".encode())
-            process.stdin.flush()
-            ready, _, _ = select.select([process.stdout], [], [], seconds)
-            answer = process.stdout.readline() if ready else b""
-        except (OSError, ValueError) as error:
-            raise Unavailable(f"a proxy worker broke off: {error}") from error
-        if answer.decode().rstrip("\n") != str(order):
-            raise Unavailable("a proxy worker died" if ready else f"a proxy worker took over {seconds} s")
+            yield
+        finally:
+            with self._released:
+                self._claimed -= models
+                self._released.notify_all()
 
 
-def _read_arm(path: Path) -> Arm | None:
+class _Worker:
+    """A place for one worker process on `device`. One thread at a time uses it; any thread may close it."""
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self._process: subprocess.Popen[bytes] | None = None
+        self._closed = False
+        self._starting, self._in_use = threading.Lock(), threading.Lock()
+
+    def do(self, jobs: tuple[Job, ...]) -> None:
+        """Has the jobs' results put in place. Raises Unavailable, and ends the process, when that fails."""
+        with self._in_use:
+            process = self._running()
+            seconds = sum(job.rules.arm_seconds for job in jobs)
+            assert process.stdin is not None and process.stdout is not None
+            try:
+                process.stdin.write(ORDER.dump_json(jobs) + b"\n")
+                process.stdin.flush()
+                ready, _, _ = select.select([process.stdout], [], [], seconds)
+                answer = process.stdout.readline() if ready else b""
+            except OSError as error:
+                self._end()
+                raise Unavailable(f"a proxy worker broke off: {error}") from error
+            if answer != DONE:
+                self._end()
+                raise Unavailable("a proxy worker died" if ready else f"a proxy worker took over {seconds} s")
+
+    def close(self) -> None:
+        with self._starting:
+            self._closed = True
+            if self._process is not None:
+                self._process.kill()  # whoever waits for its answer reads the end of its output
+        with self._in_use:
+            self._end()
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        with self._starting:
+            if self._closed:
+                raise Unavailable("the proxy workers are closed")
+            if self._process is None:
+                self._process = subprocess.Popen(
+                    [*_MODULE, self._device], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_environment()
+                )
+            return self._process
+
+    def _end(self) -> None:
+        with self._starting:
+            process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.communicate()  # closes its pipes and waits
+
+
+def _environment() -> dict[str, str]:
+    """One thread; buffers that are kept; CUDA sums in one order.
+
+    glibc returns large buffers to the system at every free, and each page back costs a fault: 1.5 times the time of a
+    training step.
+    """
+    return {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+        "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+        "MALLOC_TRIM_THRESHOLD_": str(1 << 32),
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    }
+
+
+def _read(path: Path) -> Measured | None:
     """A finished arm; None if there is none, or not a whole one."""
     try:
-        return Arm.model_validate_json(path.read_bytes())
+        return Measured.model_validate_json(path.read_bytes())
     except (FileNotFoundError, ValidationError):
         return None

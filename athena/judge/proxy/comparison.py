@@ -4,27 +4,41 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import JsonValue
+
 from athena import draw
-from athena.durable import write_file
+from athena.durable import sha256_of, write_file
+from athena.errors import Unavailable
 from athena.judge import score
 from athena.judge.evidence import Evidence, Rows
 from athena.judge.gates.contamination import held_out, quotes
 from athena.judge.gates.duplicates import unique
-from athena.judge.proxy.arms import EvalSet, Job, ProxyWorkers, save_documents, tokenize
+from athena.judge.proxy.arms import EvalSet, Job, Measured, ProxyWorkers, save_documents, tokenize
+from athena.judge.rules import ProxyRules, Rules
 from athena.protocol import Arm, Hex64, Noun, Verdict
+
+LOW = {score.MINER: "miner-low", score.CANONICAL: "canonical-low"}
+"""Arms of the second protocol."""
+_TWO_SIDED_95 = 1.96
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Arms of a case. `canaries` is None where the WARC file has too few canonical tokens to compare anything."""
+    """What the arms of a case measured. `canaries` is None where the WARC file has too few canonical tokens to compare
+    anything."""
 
-    arms: tuple[Arm, ...]
+    measured: tuple[Measured, ...]
     canaries: Verdict | None
     yield_ratio: float
+
+    @property
+    def arms(self) -> tuple[Arm, ...]:
+        return tuple(measured.arm for measured in self.measured)
 
 
 class Text(Noun):
@@ -42,21 +56,23 @@ def compare(
     workers: ProxyWorkers,
     folder: Path,
     finished: Callable[[Arm, int, int], None],
+    base: Path | None = None,
 ) -> Comparison:
     """Trains the arms, reference and canaries first: where those are out of order, the miner's are not trained.
 
     `raw(path)` refines a WARC file with the raw recipe. Results lie in `folder`, named by all that decides them, so
     that a restart goes on and cases of one task share the reference. `finished(arm, done, total)` is called for each.
-    Raises Unavailable for faults of this machine or the crawl.
+    `base` is the checkpoint that the rules name, if they name one. Raises Unavailable for faults of this machine or
+    the crawl.
     """
     rules, warc = evidence.rules.proxy, evidence.warc
     shelf = _Shelf(evidence, folder)
     canonical = shelf.shared(score.CANONICAL, warc, lambda: shelf.texts(evidence.canonical))
     mine = shelf.keep(shelf.texts(evidence.drawn))
     yielded = score.yield_ratio(mine.unique_tokens, canonical.unique_tokens)
-    if evidence.canonical.tokens < rules.min_tokens:
+    if evidence.canonical.tokens < rules.least_tokens:
         return Comparison((), None, yielded)
-    plan = _Plan(evidence, folder, min(canonical.tokens, rules.max_tokens))
+    plan = _Plan(evidence, folder, min(canonical.tokens, rules.max_tokens), base)
     seed = evidence.case.reference_seed("shuffle")
     unfiltered = shelf.shared(score.RAW, warc, lambda: shelf.texts(raw(warc)))
     shuffled = shelf.shared(
@@ -65,13 +81,36 @@ def compare(
     reference = plan.jobs(score.CANONICAL, canonical, rules.canonical_seeds)
     reference += plan.jobs(score.RAW, unfiltered, rules.canary_seeds)
     reference += plan.jobs(score.SHUFFLED, shuffled, rules.canary_seeds)
+    reference += plan.low(score.CANONICAL, canonical)
     own = plan.jobs(score.MINER, mine, rules.miner_seeds, evidence.case.hotkey)
+    own += plan.low(score.MINER, mine, evidence.case.hotkey)
     count, total = itertools.count(1), len(reference) + len(own)
-    arms = workers.run(reference, lambda arm: finished(arm, next(count), total))
-    verdict = score.canaries(arms, evidence.rules)
+    measured = workers.run(reference, lambda arm: finished(arm, next(count), total))
+    verdict = score.canaries([m.arm for m in measured], evidence.rules)
     if verdict.outcome == "pass":
-        arms += workers.run(own, lambda arm: finished(arm, next(count), total))
-    return Comparison(tuple(arms), verdict, yielded)
+        measured += workers.run(own, lambda arm: finished(arm, next(count), total))
+        second = second_protocol([m.arm for m in measured], evidence.rules)
+        verdict = verdict.model_copy(update={"evidence": {**verdict.evidence, "second_protocol": second}})
+    return Comparison(tuple(measured), verdict, yielded)
+
+
+def second_protocol(arms: Sequence[Arm], rules: Rules) -> JsonValue:
+    """How much better than canonical the miner's text is at the low learning rate, bits per byte.
+
+    One learning rate can turn the order of two datasets around. `disagrees` says that the difference has another sign
+    than the one that counts, and that neither is chance; nothing is paid by it.
+    """
+    low = _difference(arms, LOW[score.CANONICAL], LOW[score.MINER], rules)
+    main = _difference(arms, score.CANONICAL, score.MINER, rules)
+    opposed = (low[0] > low[1] and main[0] < -main[1]) or (low[0] < -low[1] and main[0] > main[1])
+    return {"difference": low[0], "chance": low[1], "disagrees": opposed}
+
+
+def _difference(arms: Sequence[Arm], ours: str, theirs: str, rules: Rules) -> tuple[float, float]:
+    """Mean over domains of ours less theirs, and how far from zero chance takes it in 95 of 100 cases."""
+    runs = [score.arms_named(arms, name) for name in (ours, theirs)]
+    means = [score.mean(score.mean_by_domain(found)) for found in runs]
+    return means[0] - means[1], _TWO_SIDED_95 * score.spread(rules.pay.sigma_seed, *map(len, runs))
 
 
 class _Shelf:
@@ -121,36 +160,61 @@ def shuffled_words(texts: Sequence[str], seed: bytes) -> list[str]:
 
 
 class _Plan:
-    """Makes jobs, with their token files and the evaluation set written to `folder`."""
+    """Makes jobs, with their token files and the evaluation set written to `folder`.
 
-    def __init__(self, evidence: Evidence, folder: Path, budget_tokens: int) -> None:
-        self._case, self._rules = evidence.case, evidence.rules.proxy
-        self._folder, self._budget = folder, budget_tokens
-        drawn = evidence.pack.draw(evidence.case.seed("evaluation"), self._rules.documents_per_domain)
-        identity = hashlib.sha256(f"{evidence.pack.hash} {self._rules}".encode() + evidence.case.seed("evaluation"))
+    Where canonical text has fewer tokens than a run from scratch needs, arms go on from the base checkpoint, the
+    learning rate falling to zero from the first step: micro-annealing (OLMo 2, 2025).
+    """
+
+    def __init__(self, evidence: Evidence, folder: Path, budget_tokens: int, base: Path | None) -> None:
+        self._case, self._folder, self._budget = evidence.case, folder, budget_tokens
+        self._rules = evidence.rules.proxy
+        self._base: Path | None = None
+        seed = evidence.case.seed("evaluation")
+        identity = hashlib.sha256(f"{evidence.pack.hash} {self._rules}".encode() + seed)
         self._evaluation = folder / f"{identity.hexdigest()}.eval.json"
         if not self._evaluation.exists():
-            EvalSet.of(drawn, self._rules).save(self._evaluation)
+            documents = evidence.pack.draw(seed, self._rules.documents_per_domain)
+            cloze = evidence.pack.draw_cloze(seed, self._rules.cloze_per_domain)
+            EvalSet.of(documents, self._rules, cloze).save(self._evaluation)
+        if evidence.canonical.tokens < self._rules.min_tokens:
+            self._base = _checked_base(base, self._rules)
+            self._rules = self._rules.annealing
 
     def jobs(self, name: str, text: Text, seeds: int, owner: str = "") -> list[Job]:
         """One job a seed. Seeds differ between arms, tasks and hotkeys; arms that nobody owns are shared by the task's
         cases, which only measure them anew."""
-        seed_of = self._case.seed if owner else self._case.reference_seed
-        result = []
-        for number in range(seeds):
-            seed = seed_of("arm", name, owner, str(number)).hex()
-            trained = hashlib.sha256(f"{seed} {self._budget} {text.content} {self._rules}".encode()).hexdigest()
-            measured = hashlib.sha256(f"{trained} {self._evaluation.name}".encode()).hexdigest()
-            result.append(
-                Job(
-                    name=name,
-                    seed=seed,
-                    budget_tokens=self._budget,
-                    documents=token_file(self._folder, text.content),
-                    evaluation=self._evaluation,
-                    rules=self._rules,
-                    model=self._folder / f"{trained}.safetensors",
-                    result=self._folder / f"{measured}.arm.json",
-                )
-            )
-        return result
+        return [self._job(name, text, number, owner, self._rules, self._budget) for number in range(seeds)]
+
+    def low(self, name: str, text: Text, owner: str = "") -> list[Job]:
+        """The arm of the second protocol."""
+        budget = math.ceil(self._budget * self._rules.low_budget_share)
+        return [self._job(LOW[name], text, 0, owner, self._rules.low, budget)]
+
+    def _job(self, name: str, text: Text, number: int, owner: str, rules: ProxyRules, budget: int) -> Job:
+        seed = self._case.arm_seed(name, number, owner)
+        trained = hashlib.sha256(
+            f"{seed} {budget} {text.content} {rules} {self._base is not None}".encode()
+        ).hexdigest()
+        measured = hashlib.sha256(f"{trained} {self._evaluation.name}".encode()).hexdigest()
+        return Job(
+            name=name,
+            seed=seed,
+            budget_tokens=budget,
+            documents=token_file(self._folder, text.content),
+            evaluation=self._evaluation,
+            rules=rules,
+            model=self._folder / f"{trained}.safetensors",
+            result=self._folder / f"{measured}.arm.json",
+            base=self._base,
+        )
+
+
+def _checked_base(base: Path | None, rules: ProxyRules) -> Path:
+    """The file, if it is what the rules name. Raises Unavailable: without it this validator can not tell."""
+    if base is None or not base.exists() or sha256_of(base) != rules.base_sha256:
+        raise Unavailable(
+            "the base checkpoint of the rules is not here",
+            remedy=f"fetch the file with sha256 {rules.base_sha256} and set proxy_base to it",
+        )
+    return base

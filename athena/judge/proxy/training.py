@@ -1,7 +1,7 @@
-"""Gate 7: what a small model learns from an arm's text. `python -m athena.judge.proxy.training` is one worker process.
+"""Gate 7: what a small model learns from an arm's text. `python -m athena.judge.proxy.training DEVICE` is a worker.
 
-A worker reads the paths of job files from its standard input, one a line, trains, writes the arm into place, and
-answers with the same line. It ends at once when its input ends, so none outlives its validator.
+A worker reads orders from its standard input, one a line, trains, writes the results into place, and answers. It ends
+at once when its input ends, so none outlives its validator.
 """
 
 from __future__ import annotations
@@ -12,56 +12,77 @@ import queue
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import cast
 
 import numpy as np
 import safetensors.torch
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from athena import draw
 from athena.durable import write_file
-from athena.judge.proxy.arms import EvalSet, Job, load_documents
+from athena.judge.proxy.arms import CPU, DONE, ORDER, EvalSet, Job, Measured, load_documents
 from athena.judge.rules import ProxyRules
 from athena.nn.model import Decoder, ModelConfig
 from athena.nn.optim import make_optimizer, schedule
 from athena.nn.packing import Ids, pack
-from athena.protocol import Arm
+from athena.nn.replicas import Replicas
+from athena.protocol import MAX_BITS_PER_BYTE
 from athena.refine.text.bpe import END_OF_TEXT_ID
 
-MAX_BITS_PER_BYTE = 64.0
 _EVAL_BATCH = 32
 
 
-def train_arm(job: Job) -> Arm:
-    """Trains a model from scratch on the job's documents, or takes it from an earlier measurement, and measures it.
+def train_arms(jobs: Sequence[Job], device: str = CPU) -> list[Measured]:
+    """Trains and measures arms that stack, or takes their models from an earlier measurement.
 
-    Bit-equal on one machine and thread count. An arm without any document is measured untrained: an empty set teaches
-    nothing.
+    On the CPU one after the other: bit-equal on one instruction set and one thread. On another device side by side,
+    with the same first weights and the same windows: equal within TOLERANCE_BITS_PER_BYTE. An arm without any document
+    is measured untrained: an empty set teaches nothing.
     """
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
-    seed = bytes.fromhex(job.seed)
+    rules = jobs[0].rules
+    windows = [_windows(job) for job in jobs]
+    models = [_model(job).to(device) for job in jobs]
+    untrained = [number for number, job in enumerate(jobs) if not job.model.exists()]
+    for together in [untrained] if device != CPU else [[number] for number in untrained]:
+        if together:
+            batches = torch.from_numpy(np.stack([windows[number] for number in together])).long().to(device)
+            train([models[number] for number in together], batches, rules)
+            for number in together:
+                write_file(jobs[number].model, safetensors.torch.save(models[number].state_dict()))
+    return [_measured(job, model, part) for job, model, part in zip(jobs, models, windows, strict=True)]
+
+
+def drawn_model(rules: ProxyRules, seed: bytes) -> Decoder:
+    """A model with drawn weights. They are drawn on the CPU everywhere."""
     torch.manual_seed(draw.integer(seed, 0) >> 1)
-    rules = job.rules
-    model = Decoder(
+    return Decoder(
         ModelConfig(rules.vocab_size, rules.hidden_size, rules.num_layers, rules.num_heads, max_length=rules.length)
     )
-    windows = training_windows(load_documents(job.documents), job.budget_tokens, rules.length + 1, seed)
-    if job.model.exists():
-        model.load_state_dict(safetensors.torch.load_file(job.model))
-    else:
-        _train(model, torch.from_numpy(windows).long(), rules)
-        write_file(job.model, safetensors.torch.save(model.state_dict()))
-    measured = evaluate(model, EvalSet.load(job.evaluation))
-    return Arm(name=job.name, seed=job.seed, tokens=windows.shape[0] * rules.length, bits_per_byte=measured)
+
+
+def _model(job: Job) -> Decoder:
+    """The arm's model: trained already, or to go on from a base, or drawn."""
+    model = drawn_model(job.rules, bytes.fromhex(job.seed))
+    start = job.model if job.model.exists() else job.base
+    if start is not None:
+        model.load_state_dict(safetensors.torch.load_file(start))
+    return model
+
+
+def _windows(job: Job) -> Ids:
+    documents = load_documents(job.documents)
+    return training_windows(documents, job.budget_tokens, job.rules.length + 1, bytes.fromhex(job.seed))
 
 
 def training_windows(documents: list[Ids], budget_tokens: int, length: int, seed: bytes) -> Ids:
-    """int32 [windows, length] of about `budget_tokens`: documents in drawn order, over and over while they are fewer.
+    """int32 [windows, length] of about `budget_tokens`, drawn from all documents; they come again while they are fewer.
 
-    Windows are shuffled, so that one long document does not fill a batch.
+    Windows are drawn rather than documents: each arm reads of nearly every document, and seeds differ less in what they
+    read. Their number does not depend on the seed.
     """
     order: list[Ids] = []
     tokens = epoch = 0
@@ -72,42 +93,60 @@ def training_windows(documents: list[Ids], budget_tokens: int, length: int, seed
         epoch += 1
     windows, _ = pack(cast("list[Sequence[int]]", order), length, END_OF_TEXT_ID)
     count = min(len(windows), math.ceil(budget_tokens / length))
-    return windows[draw.sample(draw.seed_of(seed.hex(), "windows"), count, count)]
+    return windows[draw.sample(draw.seed_of(seed.hex(), "windows"), len(windows), count)]
 
 
-def _train(model: Decoder, windows: Tensor, rules: ProxyRules) -> None:
-    optimizer = make_optimizer(model, rules.learning_rate, weight_decay=rules.weight_decay)
-    batches = torch.split(windows, rules.batch_windows)
-    warmup = math.ceil(rules.warmup_share * len(batches))
-    decay = math.ceil(rules.decay_share * len(batches))
-    for step, batch in enumerate(batches):
-        optimizer.set_lr(rules.learning_rate * schedule(step, len(batches), warmup, decay))
-        model.loss(batch[:, :-1], batch[:, 1:]).backward()  # type: ignore[no-untyped-call]
+def train(models: Sequence[Decoder], windows: Tensor, rules: ProxyRules) -> None:
+    """Trains each model on its own windows, int64 [models, windows, length + 1]. float32 throughout: bfloat16 is faster
+    where a processor has it, but machines with and without it would disagree."""
+    learner = Replicas(models) if len(models) > 1 else models[0]
+    optimizer = make_optimizer(learner, rules.learning_rate, weight_decay=rules.weight_decay, muon_dtype=torch.float32)
+    batches = torch.split(windows if len(models) > 1 else windows[0], rules.batch_windows, dim=-2)
+    steps = len(batches) if windows.size(1) else 0
+    warmup, decay = math.ceil(rules.warmup_share * steps), math.ceil(rules.decay_share * steps)
+    for step, batch in enumerate(batches[:steps]):
+        optimizer.set_lr(rules.learning_rate * schedule(step, steps, warmup, decay))
+        learner.loss(batch[..., :-1], batch[..., 1:]).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad()
 
 
+def _measured(job: Job, model: Decoder, windows: Ids) -> Measured:
+    evaluation = EvalSet.load(job.evaluation)
+    bits = document_bits(model, evaluation)
+    owned = {domain: evaluation.domain_of == number for number, domain in enumerate(evaluation.domains)}
+    return Measured.of(
+        job.name,
+        job.seed,
+        tokens=windows.shape[0] * job.rules.length,
+        bits={domain: bits[mine].tolist() for domain, mine in owned.items()},
+        sizes={domain: evaluation.bytes[mine].tolist() for domain, mine in owned.items()},
+    )
+
+
 @torch.no_grad()
-def evaluate(model: Decoder, evaluation: EvalSet) -> dict[str, float]:
-    """Bits per byte of each domain, at most MAX_BITS_PER_BYTE: text that a run diverges on taught nothing."""
-    nats = np.zeros(len(evaluation.domains))
-    for start in range(0, len(evaluation.windows), _EVAL_BATCH):
-        part = slice(start, start + _EVAL_BATCH)
-        windows = torch.from_numpy(evaluation.windows[part]).long()
-        losses = model.loss(windows[:, :-1], windows[:, 1:], reduction="none").view(len(windows), -1)
-        counted = torch.arange(losses.size(1)) < torch.from_numpy(evaluation.lengths[part])[:, None]
-        np.add.at(nats, evaluation.domain_of[part], (losses * counted).sum(1).double().numpy())
-    bits = nats / math.log(2) / evaluation.bytes
-    bits = np.nan_to_num(bits, nan=MAX_BITS_PER_BYTE, posinf=MAX_BITS_PER_BYTE).clip(max=MAX_BITS_PER_BYTE)
-    return {domain: float(value) for domain, value in zip(evaluation.domains, bits, strict=True)}
+def document_bits(model: Decoder, evaluation: EvalSet) -> NDArray[np.float64]:
+    """Bits of each document, at most MAX_BITS_PER_BYTE a byte: text that a run diverges on taught nothing."""
+    device = model.embedding.weight.device
+    nats = np.zeros(len(evaluation.domain_of))
+    target = torch.arange(evaluation.windows.shape[1] - 1)
+    for first in range(0, len(evaluation.windows), _EVAL_BATCH):
+        part = slice(first, first + _EVAL_BATCH)
+        windows = torch.from_numpy(evaluation.windows[part]).long().to(device)
+        losses = model.loss(windows[:, :-1], windows[:, 1:], reduction="none").view(len(windows), -1).cpu()
+        starts, ends = (torch.from_numpy(ids[part])[:, None] for ids in (evaluation.starts, evaluation.ends))
+        counted = losses.where((starts <= target) & (target < ends), 0.0)
+        np.add.at(nats, evaluation.document_of[part], counted.double().sum(1).numpy())
+    bits: NDArray[np.float64] = np.fmin(nats / math.log(2), MAX_BITS_PER_BYTE * evaluation.bytes)  # of NaN the cap
+    return bits
 
 
-def _jobs() -> Iterator[str]:
-    """Lines of standard input. The process ends the moment that it closes, in the middle of a job too."""
-    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+def _orders() -> Iterator[bytes]:
+    """Lines of standard input. The process ends the moment that it closes, in the middle of an order too."""
+    lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
     def read() -> None:
-        for line in sys.stdin:
+        for line in sys.stdin.buffer:
             lines.put(line)
         os._exit(0)
 
@@ -116,13 +155,17 @@ def _jobs() -> Iterator[str]:
         yield lines.get()
 
 
-def main() -> None:
-    for line in _jobs():
-        job = Job.model_validate_json(Path(line.rstrip("\n")).read_bytes())
-        write_file(job.result, train_arm(job).canonical())
-        sys.stdout.write(line)
-        sys.stdout.flush()
+def main(device: str) -> None:
+    for line in _orders():
+        jobs = ORDER.validate_json(line)
+        for job, measured in zip(jobs, train_arms(jobs, device), strict=True):
+            write_file(job.result, measured.canonical())
+        sys.stdout.buffer.write(DONE)
+        sys.stdout.buffer.flush()
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1] == "--devices":
+        sys.stdout.write("\n".join(f"cuda:{number}" for number in range(torch.cuda.device_count())))
+    else:
+        main(sys.argv[1])
