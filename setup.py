@@ -12,6 +12,7 @@ BASE = [
     "bittensor==11.3.0",
     "huggingface-hub>=2.4,<2.5",
     "httpx>=0.28",
+    "numpy>=2",  # intervals of effects, which `athena explain` reads
     "pycryptodome>=3.20",  # the dev chain opens shielded extrinsics
     "pydantic>=2.12",
     "pydantic-settings>=2.12",

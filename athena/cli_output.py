@@ -91,8 +91,11 @@ def counted(read: Callable[[], Iterable[Item]], what: str) -> Generator[Item, No
 
 
 @contextmanager
-def progress(what: str) -> Iterator[Callable[[int, int | None], None]]:
-    """A bar on standard error, if somebody watches, that takes (done, total or null where it is not known)."""
+def progress(what: str, every: int = REFRESH_EVERY) -> Iterator[Callable[[int, int | None], None]]:
+    """A bar on standard error, if somebody watches, that takes (done, total or null where it is not known).
+
+    It is drawn anew after `every` items: often where they take long.
+    """
     console = Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(
@@ -101,7 +104,7 @@ def progress(what: str) -> Iterator[Callable[[int, int | None], None]]:
         task = bar.add_task(what, total=None)
 
         def step(done: int, total: int | None) -> None:
-            if done % REFRESH_EVERY == 0:
+            if done % every == 0:
                 bar.update(task, completed=done, total=total)
 
         yield step

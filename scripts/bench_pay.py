@@ -2,9 +2,10 @@
 
     python scripts/bench_pay.py [--rules 1] [--draws 2000]
 
-Each draw gives every task a true effect and the noise of the proxies, as the rule version's constants say, and asks
-the product's own `judge.weights` what the keys earn. Pay is per unit of work, relative to canonical work that is
-measured without noise. Prints JSON lines; the last one holds what the targets are about.
+Each draw gives every task a true effect and the noise of the proxies by domain, as the constants say, and
+asks the product's own `judge.score` what is credited, and `judge.weights` what the keys earn. Pay is per unit of work,
+relative to canonical work that is measured without noise. Prints JSON lines; the last one holds what the targets are
+about.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from athena.judge.rules import Rules, rules_of
-from athena.judge.score import spread
+from athena.judge.score import credited, spread
 from athena.judge.weights import Judged, abandoned, account, pay
+from athena.protocol import Effect
 
 TASKS = 10
 RING_TASKS = 60
@@ -26,21 +29,39 @@ RING_KEYS = (1, 2, 3, 5, 10, 20, 30, 60)
 HONEST_MINERS = 20
 BETTER = 0.01  # bits per byte
 ABANDONED_SHARE = 0.5
+DOMAINS = 8
 
 
 class Network:
-    """Draws of observed effects, from one generator so that a seed tells everything."""
+    """Draws of observed effects, from one generator so that a seed tells everything.
+
+    A seed moves all domains of an arm together and each alone, so that one domain spreads by σ_domain and the mean of
+    all by σ_B.
+    """
 
     def __init__(self, rules: Rules, seed: int) -> None:
-        proxies = rules.proxy
+        pay, proxies = rules.pay, rules.proxy
         self.rules = rules
         self._random = np.random.default_rng(seed)
-        self._noise = spread(rules.pay.sigma_seed, proxies.miner_seeds, proxies.canonical_seeds)
+        alone = max(0.0, (pay.sigma_domain**2 - pay.sigma_seed**2) * DOMAINS / (DOMAINS - 1))
+        together = max(0.0, pay.sigma_seed**2 - alone / DOMAINS)
+        self._alone, self._together = (
+            spread(math.sqrt(part), proxies.miner_seeds, proxies.canonical_seeds) for part in (alone, together)
+        )
 
     def effects(self, mean: float, count: int) -> list[float]:
-        """Observed effects of `count` tasks of a recipe whose true effect is `mean` on average over tasks."""
-        true = self._random.normal(mean, self.rules.pay.sigma_task, count)
-        return [float(effect) for effect in self._random.normal(true, self._noise)]
+        """Credited effects of `count` tasks of a recipe whose true effect is `mean` on average over tasks."""
+        together = math.hypot(self.rules.pay.sigma_task, self._together)
+        observed = self._random.normal(mean, together, (count, 1)) + self._random.normal(
+            0, self._alone, (count, DOMAINS)
+        )
+        return [self._credited(row) for row in observed]
+
+    def _credited(self, observed: NDArray[np.float64]) -> float:
+        limit = self.rules.pay.clip
+        mean = float(observed.clip(-limit, limit).mean())
+        by_domain = {f"domain-{number}": float(value) for number, value in enumerate(observed)}
+        return credited(Effect(mean=mean, low=mean, high=mean, by_domain=by_domain), self.rules)
 
     def multiplier(self, entries: Sequence[Judged]) -> float:
         return account(entries, self.rules, now_block=0).multiplier

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
+from statistics import NormalDist
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import JsonValue
 
+from athena import draw
+from athena.judge.proxy.measured import Measured
 from athena.judge.rules import PayRules, Rules
-from athena.protocol import Arm, Effect, Verdict
+from athena.protocol import MAX_BITS_PER_BYTE, Arm, Effect, Verdict
 
-CANONICAL, MINER, RAW, SHUFFLED = "canonical", "miner", "canary-raw", "canary-shuffled"
+NAMES = CANONICAL, MINER, RAW, SHUFFLED = "canonical", "miner", "canary-raw", "canary-shuffled"
 _TWO_SIDED_95 = 1.96
 
 
@@ -37,38 +43,79 @@ def spread(sigma: float, first: int, second: int) -> float:
     return sigma * math.sqrt(1 / first + 1 / second)
 
 
-def effect(arms: Sequence[Arm], rules: PayRules) -> Effect:
+def effect(measured: Sequence[Measured], rules: PayRules, seed: bytes) -> Effect:
+    """The miner's effect with its document errors, which `seed` draws. The order of the arms does not matter.
+
+    At least one arm of the miner and one canonical one; others are left aside.
+    """
+    miner, canonical = (
+        sorted((m for m in measured if m.arm.name == name), key=lambda m: m.arm.seed) for name in (MINER, CANONICAL)
+    )
+    errors = document_errors(miner, canonical, rules.bootstrap_draws, seed)
+    return effect_of_arms([m.arm for m in measured], errors, rules)
+
+
+def effect_of_arms(arms: Sequence[Arm], errors: Mapping[str, float], rules: PayRules) -> Effect:
     """δ = mean over domains of clip(bpb_canonical − bpb_miner, ±clip), with a 95 % interval from σ_B and the seeds.
 
-    `by_domain` holds the differences before clipping. Order of the arms does not matter.
+    Of what a score sheet holds, so that anyone can do it again. `by_domain` are the differences before clipping.
     """
     miner, canonical = arms_named(arms, MINER), arms_named(arms, CANONICAL)
     theirs, ours = mean_by_domain(miner), mean_by_domain(canonical)
     by_domain = {domain: ours[domain] - theirs[domain] for domain in ours}
     delta = mean({domain: clip(value, -rules.clip, rules.clip) for domain, value in by_domain.items()})
     margin = _TWO_SIDED_95 * spread(rules.sigma_seed, len(miner), len(canonical))
-    return Effect(mean=delta, low=delta - margin, high=delta + margin, by_domain=by_domain)
+    return Effect(mean=delta, low=delta - margin, high=delta + margin, by_domain=by_domain, errors=dict(errors))
+
+
+def document_errors(
+    miner: Sequence[Measured], canonical: Sequence[Measured], draws: int, seed: bytes
+) -> dict[str, float]:
+    """Standard error of each domain's difference over the choice of its documents, in bits per byte.
+
+    A cluster bootstrap: whole documents, which hold tokens that go together, are drawn with replacement as often as
+    the domain has some; the spread of the `draws` differences, each a sum of bits over a sum of bytes, is the error.
+    A domain of one document shows none.
+    """
+    errors = {}
+    for domain, sizes in sorted(canonical[0].document_bytes.items()):
+        gained = _mean_bits(canonical, domain) - _mean_bits(miner, domain)
+        picked = resamples(draw.seed_of(seed.hex(), "documents", domain), len(sizes), draws)
+        resampled = gained[picked].sum(axis=1) / np.array(sizes)[picked].sum(axis=1)
+        errors[domain] = min(float(resampled.std(ddof=1)), MAX_BITS_PER_BYTE)
+    return errors
+
+
+def resamples(seed: bytes, count: int, draws: int) -> NDArray[np.uint64]:
+    """[draws, count] indices below `count`, with replacement. Off by less than count · 2⁻⁶⁴ from uniform."""
+    stream = hashlib.shake_256(seed).digest(8 * draws * count)
+    return (np.frombuffer(stream, dtype="<u8") % np.uint64(count)).reshape(draws, count)
+
+
+def _mean_bits(measured: Sequence[Measured], domain: str) -> NDArray[np.float64]:
+    """Bits of each document of a domain, averaged over seeds."""
+    bits: NDArray[np.float64] = np.mean([m.document_bits[domain] for m in measured], axis=0, dtype=np.float64)
+    return bits
+
+
+def domain_errors(found: Effect, rules: Rules) -> dict[str, float]:
+    """Standard error of each domain's difference, of the seeds (σ_domain) and of the drawn documents together."""
+    seeds = spread(rules.pay.sigma_domain, rules.proxy.miner_seeds, rules.proxy.canonical_seeds)
+    return {domain: math.hypot(seeds, found.errors.get(domain, 0.0)) for domain in found.by_domain}
+
+
+def harmed(found: Effect, rules: Rules) -> list[str]:
+    """Domains that are significantly worse than canonical: one-sided, `harm_level` over all of them (Bonferroni)."""
+    if not found.by_domain:
+        return []
+    bound = NormalDist().inv_cdf(1 - rules.pay.harm_level / len(found.by_domain))
+    errors = domain_errors(found, rules)
+    return sorted(domain for domain, value in found.by_domain.items() if value < -bound * errors[domain])
 
 
 def credited(found: Effect, rules: Rules) -> float:
-    """The δ that pay uses: no bonus if any domain is significantly worse (5 %, Bonferroni over the domains)."""
-    seeds = rules.proxy.miner_seeds, rules.proxy.canonical_seeds
-    bound = _normal_quantile(1 - 0.05 / max(1, len(found.by_domain)))
-    worst = min(found.by_domain.values(), default=0.0)
-    harmed = worst < -bound * spread(rules.pay.sigma_domain, *seeds)
-    return min(found.mean, 0.0) if harmed else found.mean
-
-
-def _normal_quantile(probability: float) -> float:
-    """Inverse of the standard normal distribution function, by bisection of math.erf (error below 1e-9)."""
-    low, high = -10.0, 10.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        if (1 + math.erf(middle / math.sqrt(2))) / 2 < probability:
-            low = middle
-        else:
-            high = middle
-    return (low + high) / 2
+    """The δ that pay uses: no bonus where a domain is harmed."""
+    return min(found.mean, 0.0) if harmed(found, rules) else found.mean
 
 
 def canaries(arms: Sequence[Arm], rules: Rules) -> Verdict:

@@ -6,16 +6,18 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from athena.errors import BadInput
 from athena.judge.rules import Rules
 from athena.judge.score import clip, credited
-from athena.protocol import Outcome, ScoreSheet
+from athena.protocol import MAX_BITS_PER_BYTE, MAX_WARCS_PER_SHARD, Outcome, ScoreSheet
 
 
 @dataclass(frozen=True)
 class Judged:
     """What one task adds to a hotkey's pay. `effect` is None where no proxy could compare anything.
 
-    A failed or abandoned task has no units and the rules' `abandoned_effect`.
+    A failed or abandoned task has no units and the rules' `abandoned_effect`. Raises BadInput for numbers that no sheet
+    can hold: one that is not finite would spoil everybody's weights.
     """
 
     task_id: str
@@ -23,6 +25,12 @@ class Judged:
     outcome: Outcome
     units: float = 0.0
     effect: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.units <= MAX_WARCS_PER_SHARD:
+            raise BadInput(f"{self.units} units of task {self.task_id}, not 0 to {MAX_WARCS_PER_SHARD}")
+        if self.effect is not None and not abs(self.effect) <= MAX_BITS_PER_BYTE:
+            raise BadInput(f"an effect of {self.effect} on task {self.task_id}, over {MAX_BITS_PER_BYTE} bits per byte")
 
 
 @dataclass(frozen=True)
@@ -88,8 +96,8 @@ def pay(
     total = math.fsum(a.weight for a in accounts.values())
     if not total > 0:
         return Payout({}, True, accounts)
-    weights = {hotkey: a.weight / total for hotkey, a in accounts.items() if a.weight > 0}
-    return Payout(weights, False, accounts)
+    shares = {hotkey: a.weight / total for hotkey, a in accounts.items()}
+    return Payout({hotkey: share for hotkey, share in shares.items() if share > 0}, False, accounts)
 
 
 def account(entries: Sequence[Judged], rules: Rules, *, now_block: int) -> Account:
@@ -110,9 +118,10 @@ def _shrunk(measured: Sequence[tuple[float, float]], rules: Rules) -> tuple[floa
     if not total > 0:
         return None, None
     p, proxy = rules.pay, rules.proxy
-    observed = math.fsum(a * effect for a, effect in measured) / total
+    shares = [(a / total, effect) for a, effect in measured]  # before squaring: a² of ages ago is no number any more
+    observed = math.fsum(share * effect for share, effect in shares)
     one_task = p.sigma_seed**2 * (1 / proxy.miner_seeds + 1 / proxy.canonical_seeds) + p.sigma_task**2
-    variance = one_task * math.fsum(a * a for a, _ in measured) / total**2
+    variance = one_task * math.fsum(share * share for share, _ in shares)
     quality = observed * p.prior**2 / (p.prior**2 + variance)
     return quality, (1 / p.prior**2 + 1 / variance) ** -0.5
 
@@ -130,6 +139,12 @@ def multiplier(quality: float | None, spread: float | None, rules: Rules) -> flo
 def last_of_each_task(entries: Iterable[Judged]) -> list[Judged]:
     """One entry per task in a fixed order: the latest, and of equally late ones a settled one."""
     last: dict[str, Judged] = {}
-    for entry in sorted(entries, key=lambda e: (e.block, e.outcome != "none", e.outcome == "fail", e.units)):
+    for entry in sorted(entries, key=_standing):
         last[entry.task_id] = entry
     return [last[task] for task in sorted(last)]
+
+
+def _standing(entry: Judged) -> tuple[int, bool, bool, float, float]:
+    """What orders a task's entries, down to the last number, so that the order of reading never decides."""
+    effect = -math.inf if entry.effect is None else entry.effect
+    return entry.block, entry.outcome != "none", entry.outcome == "fail", entry.units, effect

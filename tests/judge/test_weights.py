@@ -1,10 +1,13 @@
 import math
 import random
+from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from athena.errors import BadInput
 from athena.judge.rules import rules_of
 from athena.judge.weights import Judged, abandoned, account, judged, multiplier, pay
 from athena.protocol import Effect
@@ -118,25 +121,109 @@ def test_domain_harm_takes_the_bonus(make_sheet):
     assert judged(make_sheet(effect=harmful), RULES).effect == 0.0
 
 
+# Whatever a sheet and a chain can hold: blocks are JSON integers, numbers go down to the smallest there is.
+blocks = st.integers(0, 2**53)
+quantities = st.floats(0, 32) | st.sampled_from([0.0, 5e-324, 1e-300])
 entries = st.builds(
     Judged,
-    task_id=st.integers(0, 30).map(lambda i: f"{i:032x}"),
-    block=st.integers(0, 200_000),
+    task_id=st.integers(0, 9).map(lambda i: f"{i:032x}"),
+    block=blocks | st.integers(0, 200_000),
     outcome=st.sampled_from(["pass", "fail", "none"]),
-    units=st.floats(0, 100, allow_nan=False),
-    effect=st.none() | st.floats(-0.03, 0.03),
+    units=quantities,
+    effect=st.none() | st.floats(-0.03, 0.03) | st.floats(-64, 64),
 )
+histories = st.dictionaries(st.sampled_from("abcdef"), st.lists(entries, max_size=8))
 
 
-@given(st.dictionaries(st.sampled_from("abcdef"), st.lists(entries, max_size=8)), st.randoms())
-def test_weights_are_a_distribution_whatever_the_history(history, dice):
-    payout = pay(history, RULES, now_block=200_000)
+@given(histories, blocks | st.just(200_000), st.randoms())
+@settings(max_examples=60)
+def test_weights_are_a_distribution_whatever_the_history(history, now, dice):
+    payout = pay(history, RULES, now_block=now)
     assert payout.burn == (not payout.weights)
     assert all(math.isfinite(w) and 0 < w <= 1 for w in payout.weights.values())
     if payout.weights:
         assert sum(payout.weights.values()) == pytest.approx(1.0)
     mixed = {key: dice.sample(history[key], len(history[key])) for key in dice.sample(sorted(history), len(history))}
-    assert pay(mixed, RULES, now_block=200_000) == payout
+    assert pay(mixed, RULES, now_block=now) == payout
+
+
+@given(histories, blocks, st.permutations("abcdef"))
+@settings(max_examples=40)
+def test_names_of_hotkeys_do_not_matter(history, now, order):
+    renamed = dict(zip("abcdef", order, strict=True))
+    weights = pay(history, RULES, now_block=now).weights
+    others = pay({renamed[key]: judged for key, judged in history.items()}, RULES, now_block=now).weights
+    assert others == {renamed[key]: weight for key, weight in weights.items()}
+
+
+num_tasks = st.integers(1, 12)
+
+
+@given(st.data(), num_tasks)
+def test_better_data_is_never_paid_less(data, count):
+    ages = data.draw(st.lists(st.integers(0, 600_000), min_size=count, max_size=count))
+    effects = data.draw(st.lists(st.floats(-0.03, 0.03), min_size=count, max_size=count))
+    better = [effect + data.draw(st.floats(0, 0.02)) for effect in effects]
+
+    def found(given):
+        tasks = enumerate(zip(ages, given, strict=True))
+        return [Judged(f"{i:032x}", 600_000 - age, "pass", 1.0, effect) for i, (age, effect) in tasks]
+
+    low, high = (account(found(given), RULES, now_block=600_000) for given in (effects, better))
+    assert low.multiplier <= high.multiplier * (1 + 1e-12)
+    shares = [
+        pay({"a": found(given), "b": work(0.0)}, RULES, now_block=600_000).weights.get("a", 0.0)
+        for given in (effects, better)
+    ]
+    assert shares[0] <= shares[1] * (1 + 1e-12)
+
+
+@given(st.lists(st.floats(0, 16), min_size=1, max_size=8), st.floats(0, 16), st.floats(-0.03, 0.03))
+def test_more_of_the_same_data_is_never_paid_less(units, more, effect):
+    def share(given):
+        mine = [Judged(f"{i:032x}", 0, "pass", u, effect) for i, u in enumerate(given)]
+        return pay({"a": mine, "b": work(0.0)}, RULES, now_block=0).weights.get("a", 0.0)
+
+    assert share(units) <= share([units[0] + more, *units[1:]]) * (1 + 1e-12)
+
+
+@given(histories, st.sampled_from([2.0**-10, 0.5]))
+@settings(max_examples=40)
+def test_only_proportions_of_work_count(history, scale):
+    smaller = {key: [replace(e, units=e.units * scale) for e in judged] for key, judged in history.items()}
+    before, after = (pay(h, RULES, now_block=200_000).weights for h in (history, smaller))
+    noticeable = {key for key, weight in before.items() if weight > 1e-9}
+    if math.fsum(a.weight for a in pay(history, RULES, now_block=200_000).accounts.values()) > 1e-290:
+        assert {key: after[key] for key in noticeable} == pytest.approx({key: before[key] for key in noticeable})
+
+
+@pytest.mark.parametrize("units", [math.nan, math.inf, -1.0, 33.0, 1e308])
+def test_units_that_no_dataset_has_are_refused(units, make_sheet):
+    with pytest.raises(BadInput):
+        Judged("0" * 32, 0, "pass", units, 0.0)
+    with pytest.raises(ValidationError):
+        make_sheet(units=units)
+
+
+@pytest.mark.parametrize("effect", [math.nan, math.inf, -math.inf, 65.0, -1e308])
+def test_effects_that_no_text_has_are_refused(effect):
+    with pytest.raises(BadInput):
+        Judged("0" * 32, 0, "pass", 1.0, effect)
+    usual = {"mean": 0.0, "low": 0.0, "high": 0.0, "by_domain": {"web": 0.0}, "errors": {"web": 0.0}}
+    for field, value in [(name, effect) for name in ("mean", "low", "high")] + [
+        (name, {"web": effect}) for name in ("by_domain", "errors")
+    ]:
+        with pytest.raises(ValidationError):
+            Effect(**{**usual, field: value})
+
+
+def test_old_work_fades_to_nothing_and_spoils_nothing():
+    day = 7200
+    for days in (14 * 500, 14 * 1000, 14 * 10_000, 10**10):  # 0.5^500 squared is no number, 0.5^10000 is none
+        old = account(work(-0.03, 3), RULES, now_block=days * day)
+        assert old.units < 1e-100
+        both = pay({"old": work(0.0, 3), "new": work(0.0, 3, block=days * day)}, RULES, now_block=days * day)
+        assert both.weights["new"] == pytest.approx(1.0)
 
 
 @given(st.floats(-0.1, 0.1), st.floats(0, 0.05), st.floats(1e-4, 0.01))
