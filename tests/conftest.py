@@ -33,12 +33,24 @@ def _loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", guarded)
 
 
+COMMON_WORDS = (  # of English
+    "the of and to in is that was he for on are with as his they at be this from have or by one had not but what all "
+    "were when we there can an your which their said if do will each about how up out them then she many some these"
+)
+
+
 @pytest.fixture(scope="session")
 def plain_warc() -> Callable[[Iterable[int], int], bytes]:
-    """A function: a WARC file of the pages with these numbers, each of so many words that no other page has."""
+    """A function: a WARC file of the pages with these numbers, each of so many words that no other page has.
+
+    Common words stand between them, by which the text passes for English.
+    """
+
+    common = COMMON_WORDS.split()
 
     def member(number: int, num_words: int) -> bytes:
-        words = " ".join(f"page{number}word{i}" for i in range(num_words))
+        between = (common[(7 * number + 13 * i) % len(common)] for i in range(num_words))
+        words = " ".join(f"page{number}word{i} {word}" for i, word in enumerate(between))
         http = f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<html><body><p>{words}</p></body></html>".encode()
         head = (
             "WARC/1.0\r\nWARC-Type: response\r\nContent-Type: application/http; msgtype=response\r\n"

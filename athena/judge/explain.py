@@ -16,10 +16,14 @@ ADVICE = {
     "placeholders may stand for others.",
     "completeness": "A set that names the canonical recipe must hold what that makes: refine all records of the shard, "
     "or name a recipe of your own.",
-    "duplicates": "Refine the shard that you leased, drop repeated documents inside it, take no rows from other sets.",
-    "contamination": "Leave out pages that quote evaluation texts and domains that opted out, and mask e-mail and IP "
-    "addresses.",
-    "screens": "Drop boilerplate that repeats from page to page.",
+    "duplicates": "Drop documents that repeat others of the set, also in near-identical form.",
+    "copies": "Refine the shard that you leased yourself. Who commits before another set of it lies open, or runs a "
+    "public recipe, cannot be taken for a copier.",
+    "known": "Refine the pages yourself, and keep others than those of the release that the reason names.",
+    "contamination": "Leave out pages that quote evaluation texts.",
+    "privacy": "Leave out pages of domains that opted out, and mask contacts, account numbers and keys.",
+    "language": "Keep prose in the languages of the rules, and label it as fastText's lid.176 does.",
+    "screens": "Drop boilerplate that repeats from page to page, and text that is no prose.",
     "proxy": "Nothing to change: this validator found its own measurement out of order and tries again.",
 }
 _OWN_FAULT = "Nothing to change: the validator could not tell and tries again; meanwhile your pay does not decay."

@@ -18,7 +18,7 @@ from athena.crawl import Crawl
 from athena.errors import BadInput
 from athena.evalpack import EvalPack, PackInfo
 from athena.judge.evidence import Case, Evidence, Rows
-from athena.judge.gates import duplicates, form, provenance, screens
+from athena.judge.gates import duplicates, form, language, privacy, provenance, screens
 from athena.judge.rules import GateRules, Rules, rules_of
 from athena.judge.verdicts import failed, guarded, passed
 from athena.optout import NOTHING_LEFT_OUT
@@ -64,6 +64,8 @@ def _inspect(dataset: Path, lease: Lease, crawl: Crawl) -> Verdict:
     sample = replace(evidence, rows=_sampled(evidence))
     checks: tuple[tuple[str, Callable[[], Verdict]], ...] = (
         (duplicates.GATE, partial(duplicates.check, sample)),
+        (privacy.GATE, partial(privacy.check, sample)),
+        (language.GATE, partial(language.check, sample)),
         (screens.GATE, partial(screens.check, sample)),
         (provenance.GATE, partial(provenance.check, evidence)),  # last: it asks the crawl
     )
@@ -100,6 +102,7 @@ def _evidence(opened: form.Opened, lease: Lease, crawl: Crawl, rules: Rules) -> 
         left_out=NOTHING_LEFT_OUT,
         refined=lambda _: _NO_ROWS,
         rival_rows=lambda _: _NO_ROWS,
+        public_work=lambda *_: [],
     )
 
 

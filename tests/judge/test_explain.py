@@ -2,6 +2,7 @@
 
 import pytest
 
+from athena.judge.assess import GATES
 from athena.judge.explain import ADVICE, explain, formula
 from athena.judge.rules import rules_of
 from athena.judge.weights import account, judged
@@ -38,7 +39,7 @@ def test_the_newest_sheet_of_a_task_counts_and_comes_first(sheet):
     assert explanation.tasks[0].stopped_by is None
 
 
-@pytest.mark.parametrize("gate", ["form", "provenance", "completeness", "duplicates", "contamination", "screens"])
+@pytest.mark.parametrize("gate", ["form", *(gate for gate, _ in GATES)])
 def test_a_failed_gate_has_its_reason_and_its_advice(sheet, gate):
     verdict = Verdict(gate=gate, outcome="fail", reason="because")
     passed = Verdict(gate="earlier", outcome="pass")

@@ -62,6 +62,10 @@ def rewritten(made, tmp_path):
     return write
 
 
+def backwards(text):
+    return " ".join(reversed(text.split()))
+
+
 def test_sound_work_passes_and_leaves_nothing_behind(made):
     crawl, lease, folder = made
     verdict = inspect_own(folder, lease, crawl)
@@ -72,9 +76,10 @@ def test_sound_work_passes_and_leaves_nothing_behind(made):
 @pytest.mark.parametrize(
     ("gate", "change"),
     [
-        ("provenance", lambda i, text: f"What page {i} never said, though it reads well enough: " + text[::-1]),
+        ("provenance", lambda i, text: f"What page {i} never said, though it reads well: " + backwards(text)),
         ("duplicates", lambda i, text: "The same story about the harbour is told again and again by everybody here."),
-        ("screens", lambda i, text: " ".join(f"tale{i}word{n % 5}" for n in range(500))),
+        ("language", lambda i, text: f"tale{i} " * 500),
+        ("privacy", lambda i, text: f"{text} Write to jane.roe@site{i}.org for the plan of the garden."),
     ],
 )
 def test_what_a_gate_would_refuse_is_found(made, rewritten, gate, change):

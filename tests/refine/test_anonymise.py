@@ -13,7 +13,7 @@ from datatrove.pipeline.formatters import PIIFormatter
 
 from athena.errors import Misconfigured
 from athena.judge.gates.containment import containment, placeholder_share
-from athena.judge.gates.contamination import has_address
+from athena.judge.gates.privacy import private_kinds
 from athena.refine.recipe import Page, Recipe
 from athena.refine.records import Record
 from athena.refine.steps.anonymise import ALL, EMAIL_PLACEHOLDER, IP_PLACEHOLDER, PLACEHOLDERS, Anonymise, ReplacePii
@@ -177,7 +177,7 @@ def test_judges_know_every_placeholder(bench):
         assert placeholder_share(f"one two three {placeholder}") == 0.25
     for item in bench.labelled_texts()[:720:7]:
         assert containment(anonymised(item.text), item.text) == 1.0
-    assert not has_address(" ".join(PLACEHOLDERS))
+    assert not private_kinds(" ".join(PLACEHOLDERS))
 
 
 HOSTILE = (

@@ -1,13 +1,16 @@
-"""Gate 4: repetition inside the set, and text taken from other miners' sets."""
+"""Repetition inside the set."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 
-from athena.judge.evidence import Evidence, Rows
+import numpy as np
+from numpy.typing import NDArray
+
+from athena.judge.evidence import Evidence
+from athena.judge.sketch import MAX_HASHES, Sketch, mixed, whole_hash
 from athena.judge.verdicts import failed, passed
-from athena.judge.words import SHINGLE_WORDS, ngrams, words
+from athena.judge.words import SHINGLE_WORDS, ngram_hashes, words
 from athena.protocol import Verdict
 
 GATE = "duplicates"
@@ -15,47 +18,50 @@ _SEEN_SHARE = 0.8  # a document this much of which came before is a copy: MinHas
 
 
 def check(evidence: Evidence) -> Verdict:
-    """Share of unique text in the set, then the overlap with each rival's earlier set.
+    """Share of the set's words in documents that add something to those before them.
 
-    Two miners of one shard extract the same pages, so equal text there is expected and recorded, byte-equality with
-    canonical included; that nobody could read the earlier set before its deadline is what keeps it from being copied.
-    Another task's shard has other WARC files, so most rows equal to an earlier set of another task are copies.
+    Found in the texts: what a set's own MinHash column says binds nobody.
     """
-    rules = evidence.rules.gates
     share = unique_share(evidence.rows.texts())
-    if share < rules.min_unique_share:
+    if share < evidence.rules.gates.min_unique_share:
         return failed(GATE, "the set repeats itself", unique_share=share)
-    mine = _digests(evidence.rows)
-    overlaps: dict[str, float] = {}
-    for rival in evidence.case.rivals:
-        if rival.hotkey == evidence.case.hotkey or rival.commit_block >= evidence.case.commit_block or not mine:
-            continue
-        overlap = len(mine & _digests(evidence.rival_rows(rival))) / len(mine)
-        overlaps[f"{rival.hotkey}/{rival.task_id}"] = overlap
-        if rival.task_id != evidence.case.task.id and overlap > rules.max_copied_share:
-            return failed(GATE, "rows of an earlier set of another task", rival=rival.hotkey, overlap=overlap)
-    return passed(GATE, unique_share=share, overlaps=dict(overlaps))
+    return passed(GATE, unique_share=share)
 
 
 def unique(texts: Iterable[str]) -> list[bool]:
-    """For each text whether it adds something: false once most of its 5-word shingles came in texts before it."""
-    seen: set[int] = set()
-    result = []
-    for text in texts:
+    """For each text whether it adds something: false for an exact copy, and once most of its 5-word shingles came in
+    texts before it."""
+    return [bool(new) for new in _survey(texts, MAX_HASHES)[0]]
+
+
+def unique_share(texts: Iterable[str], max_hashes: int = MAX_HASHES) -> float:
+    """Words in unique texts by all words; 1 for an empty set. Of more than `max_hashes` shingles a sample decides."""
+    new, num_words = _survey(texts, max_hashes)
+    total = int(num_words.sum())
+    return int(num_words[new].sum()) / total if total else 1.0
+
+
+def _survey(texts: Iterable[str], max_hashes: int) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """bool[texts], whether each adds something, and int64[texts], how many words it has."""
+    sketch = Sketch(max_hashes)
+    digests: list[int] = []
+    lengths: list[int] = []
+    for number, text in enumerate(texts):
         tokens = words(text)
-        shingles = set(ngrams(tokens, min(SHINGLE_WORDS, max(1, len(tokens)))))
-        result.append(len(shingles - seen) > (1 - _SEEN_SHARE) * len(shingles))
-        seen |= shingles
-    return result
+        sketch.add(number, mixed(ngram_hashes(tokens, max(1, min(SHINGLE_WORDS, len(tokens))))))
+        digests.append(whole_hash(tokens))
+        lengths.append(len(tokens))
+    num_words = np.array(lengths, dtype=np.int64)
+    new = num_words > 0
+    new &= _is_first(np.array(digests, dtype=np.uint64))
+    added = np.bincount(sketch.owners[_is_first(sketch.hashes)], minlength=len(new))
+    distinct = np.bincount(sketch.owners, minlength=len(new))
+    new &= (distinct == 0) | (added > (1 - _SEEN_SHARE) * distinct)
+    return new, num_words
 
 
-def unique_share(texts: Iterable[str]) -> float:
-    """Characters in unique texts by all characters; 1 for an empty set."""
-    sized = list(texts)
-    total = sum(map(len, sized))
-    kept = sum(len(text) for text, new in zip(sized, unique(sized), strict=True) if new)
-    return kept / total if total else 1.0
-
-
-def _digests(rows: Rows) -> set[bytes]:
-    return {hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=16).digest() for text in rows.texts()}
+def _is_first(values: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Whether no equal value comes before each."""
+    first = np.zeros(len(values), dtype=bool)
+    first[np.unique(values, return_index=True)[1]] = True
+    return first

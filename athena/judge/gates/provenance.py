@@ -2,78 +2,150 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from athena import draw
-from athena.errors import BadInput
+from athena.errors import BadInput, Unavailable
 from athena.judge.evidence import Evidence
 from athena.judge.gates.containment import containment, placeholder_share
+from athena.judge.rules import GateRules
 from athena.judge.verdicts import failed, passed
 from athena.protocol import Verdict
+from athena.refine.pool import Pool
 from athena.refine.recipe import Document
 from athena.refine.records import MAX_RECORD_BYTES, Record, parse_record, visible_text
+from athena.refine.worker import NO_VERDICT
 
 GATE = "provenance"
 _IDENTITY = ("record_id", "url", "date", "payload_digest")
 
-Finding = Literal["exact", "contained", "altered", "fabricated"]
+
+@dataclass(frozen=True)
+class Finding:
+    """What became of a row. `outside` is the share of its text that is not in its page, 0 where canonical work has it.
+
+    undecided: not in its page, and this machine could not tell whether the canonical recipe makes it.
+    """
+
+    kind: Literal["exact", "contained", "altered", "fabricated", "undecided"]
+    reason: str = ""
+    outside: float = 0.0
+
+
+class _Tally:
+    """Findings so far."""
+
+    def __init__(self, rules: GateRules) -> None:
+        self._rules = rules
+        self.counts: dict[str, int] = {}
+        self.examples: list[dict[str, Any]] = []
+        self._chars = self._outside = 0.0
+
+    @property
+    def checked(self) -> int:
+        return sum(self.counts.values())
+
+    @property
+    def outside_share(self) -> float:
+        """Of the text of rows that count as their pages'."""
+        return self._outside / max(1.0, self._chars)
+
+    @property
+    def is_suspicious(self) -> bool:
+        return bool(self.examples) or self.outside_share > self._rules.max_outside_share
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether the sample is drawn, or rows that speak against the set are too many for any sample.
+
+        A row that cannot be decided costs two minutes, so that only as few of those are tried.
+        """
+        most = max(1.0, self._rules.max_altered_share * self._rules.provenance_rows_on_suspicion)
+        if max(self._count("altered"), self._count("undecided")) > most:
+            return True
+        return self.checked >= self._rules.provenance_rows and not self.is_suspicious
+
+    def add(self, row: dict[str, Any], finding: Finding) -> None:
+        self.counts[finding.kind] = self._count(finding.kind) + 1
+        if finding.kind in ("exact", "contained"):
+            self._chars += len(row["text"])
+            self._outside += len(row["text"]) * finding.outside
+        else:
+            place = {"warc_path": row["warc_path"], "offset": row["warc_offset"]}
+            self.examples.append({**place, "reason": finding.reason})
+
+    def verdict(self) -> Verdict:
+        """Raises Unavailable where rows that could not be decided would decide."""
+        altered, undecided, checked = self._count("altered"), self._count("undecided"), self.checked
+        found = {"checked": checked, "outside_share": self.outside_share}
+        if self._are_too_many(altered):
+            return failed(GATE, "text that is not in its page", **found, altered=altered, examples=self.examples[:5])
+        if self._are_too_many(altered + undecided):
+            raise Unavailable(f"{undecided} rows could not be derived again")
+        if self.outside_share > self._rules.max_outside_share:
+            return failed(GATE, "too much text that is not in its pages", **found)
+        return passed(GATE, **found, **self.counts)
+
+    def _count(self, kind: str) -> int:
+        return self.counts.get(kind, 0)
+
+    def _are_too_many(self, rows: int) -> bool:
+        return rows > max(1.0, self._rules.max_altered_share * self.checked) or bool(rows and rows == self.checked)
 
 
 def check(evidence: Evidence) -> Verdict:
-    """Samples rows by the seed block; more of them once one is not where it says.
+    """Samples rows by the seed block; more of them once one is not where it says, or text is missing in the pages.
 
     A row whose byte range holds another record, or none, fails the set: no honest recipe makes one. A row whose text
-    is not in its page counts against `max_altered_share`. Raises Unavailable where the crawl does not answer.
+    is not in its page counts against `max_altered_share`, and what the other rows say beyond their pages, all text
+    taken together, against `max_outside_share`. Raises Unavailable where the crawl does not answer.
     """
     rules = evidence.rules.gates
+    tally = _Tally(rules)
     order = draw.sample(evidence.seed("provenance"), evidence.rows.count, rules.provenance_rows_on_suspicion)
-    findings: dict[str, int] = {}
-    examples: list[dict[str, Any]] = []
-    checked = 0
-    for row in evidence.rows.at(order):
-        if checked >= rules.provenance_rows and not examples:
-            break
-        finding, reason = _examine(row, evidence)
-        checked += 1
-        findings[finding] = findings.get(finding, 0) + 1
-        if finding in ("altered", "fabricated"):
-            examples.append({"warc_path": row["warc_path"], "offset": row["warc_offset"], "reason": reason})
-        if finding == "fabricated":
-            return failed(GATE, f"fabricated row: {reason}", checked=checked, examples=examples[-1:])
-    altered = findings.get("altered", 0)
-    if altered > max(1, rules.max_altered_share * checked) or (altered and altered == checked):
-        return failed(GATE, "text that is not in its page", checked=checked, altered=altered, examples=examples[:5])
-    return passed(GATE, checked=checked, **findings)
+    with Pool(evidence.canonical_recipe) as pool:
+        for row in evidence.rows.at(order):
+            if tally.is_enough:
+                break
+            finding = _examine(row, evidence, pool)
+            tally.add(row, finding)
+            if finding.kind == "fabricated":
+                reason = f"fabricated row: {finding.reason}"
+                return failed(GATE, reason, checked=tally.checked, examples=tally.examples[-1:])
+    return tally.verdict()
 
 
-def _examine(row: dict[str, Any], evidence: Evidence) -> tuple[Finding, str]:
+def _examine(row: dict[str, Any], evidence: Evidence, pool: Pool) -> Finding:
     offset, length = row["warc_offset"], row["warc_length"]
     if not 0 < length <= MAX_RECORD_BYTES or offset < 0:
-        return "fabricated", f"impossible byte range {offset}+{length}"
+        return Finding("fabricated", f"impossible byte range {offset}+{length}")
     try:
         record = parse_record(evidence.crawl.read_range(row["warc_path"], offset, length), row["warc_path"], offset)
     except BadInput as error:
-        return "fabricated", error.message
+        return Finding("fabricated", error.message)
     for name in _IDENTITY:
         if row[name] != getattr(record, name):
-            return "fabricated", f"the record has another {name}"
-    return _compare(row["text"], record, evidence)
+            return Finding("fabricated", f"the record has another {name}")
+    return _compare(row["text"], record, evidence.rules.gates, pool)
 
 
-def _compare(text: str, record: Record, evidence: Evidence) -> tuple[Finding, str]:
-    """Containment first: it costs a tenth of an extraction, and either is proof enough."""
-    rules = evidence.rules.gates
+def _compare(text: str, record: Record, rules: GateRules, pool: Pool) -> Finding:
+    """Containment first: it costs a tenth of an extraction, and either is proof enough.
+
+    Who made the page may have meant it to break extractors, so that runs in the pool's processes, with their limits.
+    """
     if placeholder_share(text) <= rules.max_placeholder_share:
         share = containment(text, _page(record))
         if share >= rules.min_containment:
-            return "contained", ""
+            return Finding("contained", outside=1 - share)
         reason = f"{share:.2f} of its shingles are in the page, in order"
     else:
         reason = "mostly placeholders"
-    derived = evidence.canonical_recipe.process(record)
-    if isinstance(derived, Document) and derived.row["text"] == text:
-        return "exact", ""
-    return "altered", reason
+    [outcome] = pool.outcomes([record], lambda: None)
+    if isinstance(outcome.result, Document):
+        return Finding("exact") if outcome.result.row["text"] == text else Finding("altered", reason)
+    return Finding("undecided" if outcome.result.reason in NO_VERDICT else "altered", reason)
 
 
 def _page(record: Record) -> str:
