@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from athena import cli_audit, cli_explain, cli_recipe, cli_records, cli_site
+from athena import cli_audit, cli_evalpack, cli_explain, cli_judge, cli_recipe, cli_records, cli_score, cli_site
 from athena.errors import AthenaError, BadInput, Misconfigured
 
 app = typer.Typer(
@@ -142,7 +142,11 @@ def miner(context: typer.Context) -> None:
 
 @app.command(context_settings=PASS_THROUGH)
 def validator(context: typer.Context) -> None:
-    """Run a validator: `athena validator --help`."""
+    """Run a validator: `athena validator --help`. What the one on this machine did: `athena validator status`."""
+    if context.args[:1] == ["status"]:
+        from athena import cli_validator
+
+        cli_validator.app(context.args, prog_name="athena validator")  # exits
     _become("neurons.validator", context)
 
 
@@ -185,22 +189,6 @@ def refine(
 
 
 @app.command()
-def score(
-    dataset: Annotated[Path, typer.Argument(help="Folder of a dataset made by `athena refine`.", exists=True)],
-    warc: Annotated[list[Path], typer.Option(help="The WARC files that it was refined from.", exists=True)],
-    eval_pack: Annotated[Path | None, typer.Option(help="Evaluation pack; made from local prose by default.")] = None,
-    rules: Annotated[str, typer.Option(help="Rule version: 1, or demo-1 with small budgets.")] = "demo-1",
-    proxy: Annotated[bool, typer.Option(help="Train the proxy models too (needs the validator extra).")] = False,
-) -> None:
-    """Judge a dataset as a validator would, before anything is staked on it: a dry run on this machine."""
-    from rich.console import Console
-
-    from athena.localnet.trial import score_folder
-
-    score_folder(dataset, warc, eval_pack, rules, proxy, Console())
-
-
-@app.command()
 def download(
     name: Annotated[str, typer.Argument(help="Release, as org/name or org/name@v0.1.0.")],
     into: Annotated[Path, typer.Option(help="Folder to write to.")],
@@ -238,7 +226,10 @@ for query in cli_records.COMMANDS:
 app.command()(cli_explain.explain)
 app.command()(cli_site.crawl_site)
 app.add_typer(cli_audit.app)
+app.add_typer(cli_evalpack.app)
+app.add_typer(cli_judge.app)
 app.add_typer(cli_recipe.app)
+app.add_typer(cli_score.app)
 
 
 if __name__ == "__main__":

@@ -67,6 +67,7 @@ def _print_json(explanation: Explanation, limit: int) -> None:
             "outcome": story.sheet.outcome,
             "units": story.sheet.units,
             "effect": story.sheet.effect and story.sheet.effect.mean,
+            "gates": {verdict.gate: verdict.outcome for verdict in story.sheet.gates},
             "stopped_by": story.stopped_by and story.stopped_by.gate,
             "reason": story.stopped_by and story.stopped_by.reason,
             "advice": list(story.advice),

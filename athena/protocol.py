@@ -19,6 +19,7 @@ from athena.errors import BadInput
 
 MAX_COMMITMENT_BYTES = 384  # three Raw128 fields of the commitments pallet
 MAX_WARCS_PER_SHARD = 32
+MAX_RIVALS_ON_SHEET = 64  # a sheet is posted and kept by others; a rival takes some 300 bytes of it
 MAX_BITS_PER_BYTE = 64.0  # more than any model makes of any text: who adds effects up stays among finite numbers
 ROW_FIELDS = (
     "text", "url", "date", "language", "language_score", "token_count",
@@ -35,6 +36,7 @@ def _no_dots(path: str) -> str:
 Hex32 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 Hex40 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
 Hex64 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+BlockHash = Annotated[str, StringConstraints(pattern=r"^0x[0-9a-f]{64}$")]
 Hotkey = Annotated[str, StringConstraints(pattern=r"^[1-9A-HJ-NP-Za-km-z]{46,48}$")]
 CrawlId = Annotated[
     str, StringConstraints(pattern=r"^(CC-MAIN-\d{4}-\d{2}|CC-NEWS-\d{4}-\d{2}|LOCAL-[A-Za-z0-9-]{1,40})$")
@@ -261,13 +263,46 @@ class Arm(Noun):
     bits_per_byte: dict[str, float]
 
 
-class Effect(Noun):
-    """Paired difference to the canonical refinement, bits per byte, positive is better, with a 95 % interval."""
+BitsPerByte = Annotated[float, Field(ge=0, le=MAX_BITS_PER_BYTE)]
+Difference = Annotated[float, Field(ge=-MAX_BITS_PER_BYTE, le=MAX_BITS_PER_BYTE)]
 
-    mean: Annotated[float, Field(ge=-MAX_BITS_PER_BYTE, le=MAX_BITS_PER_BYTE)]
-    low: float
-    high: float
-    by_domain: dict[str, float]
+
+class Effect(Noun):
+    """Difference to the canonical refinement, bits per byte, positive is better, with a 95 % interval.
+
+    `errors` is each domain's standard error over the choice of its evaluation documents.
+    """
+
+    mean: Difference
+    low: Difference
+    high: Difference
+    by_domain: dict[str, Difference]
+    errors: dict[str, BitsPerByte] = {}
+
+
+class RivalRef(Noun):
+    """Somebody else's earlier dataset, as committed to."""
+
+    commitment: Commitment
+    commit_block: int
+
+
+class Basis(Noun):
+    """What a sheet rests on beside its dataset and its blocks: with the crawl and the pack, enough to judge again.
+
+    The shard with `opened_block` makes the task. `block_hash` seeds the draws, `reference_hash` those of the arms that
+    all cases of the task share. `rivals` are the last of the `num_rivals` earlier datasets that the set was held
+    against.
+    """
+
+    shard: Shard
+    opened_block: Annotated[int, Field(ge=0)]
+    deadline_block: int
+    median_blocks: int | None
+    block_hash: BlockHash
+    reference_hash: BlockHash
+    num_rivals: Annotated[int, Field(ge=0)] = 0
+    rivals: Annotated[tuple[RivalRef, ...], Field(max_length=MAX_RIVALS_ON_SHEET)] = ()
 
 
 class ScoreSheet(Noun):
@@ -289,6 +324,8 @@ class ScoreSheet(Noun):
     yield_ratio: float = 0.0
     time_factor: float = 0.0
     units: Annotated[float, Field(ge=0, le=MAX_WARCS_PER_SHARD)] = 0.0
+    basis: Basis | None = None
+    """Null on sheets of versions that did not say."""
 
 
 class SignedSheet(Noun):

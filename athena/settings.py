@@ -125,13 +125,28 @@ class ValidatorSettings(NodeSettings):
     state: Path = Path("~/.athena/validator")
     """Folder of this node's durable state; a restart goes on from it."""
     eval_pack: Path = Path("~/.athena/eval-pack")
-    """Folder of the evaluation pack that the rule version names."""
+    """Folder of the evaluation pack, or of packs that follow one another: the one in use at the seed block judges."""
     commit_read_blocks: Annotated[int, Field(ge=1)] = 25
     """Commitments are read at every multiple of this many blocks."""
     weight_blocks: Annotated[int, Field(ge=1)] = 360
     """Weights are set once in this many blocks: the subnet's tempo."""
     proxy_processes: Annotated[int, Field(ge=1)] = 2
     """Proxy models trained at a time, one single-threaded process each: at most one per core."""
+    judge_cases: Annotated[int | None, Field(ge=1, le=64)] = None
+    """Submissions judged at a time; by default one for every four cores, at most 8."""
+    disk_gib: Annotated[float, Field(ge=1)] = 200.0
+    """Most that datasets, and what was made to judge them, may take: beyond, those of the earliest settled submissions
+    are removed, and with them the means to tell a late copy."""
+    sheets_repository: Annotated[str, Field(pattern=r"^$|^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$")] = ""
+    """Dataset repository on the hub (org/name) that the signed score sheets are published to; none by default."""
+    known_releases: tuple[Path, ...] = ()
+    """Filters of public releases, made by `athena judge known-release build`; submissions may not repeat these."""
+    proxy_base: Path | None = None
+    """The checkpoint that small WARC files are compared from, where the rule version names one."""
+
+    @property
+    def num_cases(self) -> int:
+        return self.judge_cases or max(1, min(8, _cores() // 4))
 
 
 class TrainerSettings(NodeSettings):

@@ -7,67 +7,77 @@ from __future__ import annotations
 
 import logging
 
-from athena.chain.client import ChainRefused
+from athena.chain.client import Chain
 from athena.chain.wallets import sign
 from athena.crawl import Manners, open_crawl
 from athena.errors import AthenaError, RateLimited, Unavailable
-from athena.evalpack import load_pack
+from athena.evalpack import PackShelf
 from athena.events import EventLog
 from athena.hub import open_hub
 from athena.judge.assess import Bench
-from athena.judge.proxy.arms import ProxyWorkers
-from athena.judge.queue import CaseQueue
+from athena.judge.known import open_known
+from athena.judge.outbox import SheetRepository
+from athena.judge.proxy.arms import ProxyWorkers, devices_here
+from athena.judge.queue import QUEUE_FILE, CaseQueue
 from athena.judge.rules import rules_of
-from athena.judge.work import Judge, Reader, weights_now
-from athena.node import join_subnet, patiently, run_node
+from athena.judge.weighing import Weigher
+from athena.judge.work import Judge, Reader
+from athena.node import Member, join_subnet, patiently, run_node
 from athena.settings import ValidatorSettings
 
 log = logging.getLogger("athena.validator")
 
 
-class JudgeStopped(AthenaError):
-    """The judging thread ended with an error; a restart goes on from the queue."""
+class ThreadStopped(AthenaError):
+    """A thread of the validator ended with an error; a restart goes on from the queue."""
 
 
 def validate(settings: ValidatorSettings, events: EventLog) -> None:
     member = join_subnet(settings)
-    chain, ledger = member.chain, member.ledger
-    rule_version = patiently(ledger.server).rule_version
+    rule_version = patiently(member.ledger.server).rule_version
+    queue_file = settings.state_folder / QUEUE_FILE
+    weigher = Weigher(
+        Chain(settings.network, settings.netuid, member.wallet), member.ledger, queue_file, hotkey=member.hotkey,
+        rule_version=rule_version, every=settings.weight_blocks, events=events,
+    )  # fmt: skip
+    with CaseQueue(queue_file) as queue, _judge(settings, member, rule_version, events) as judge:
+        weigher.start()
+        log.info("validating as %s under rules %s", member.hotkey, rule_version)
+        reader = Reader(member.chain, member.ledger, queue, settings.commit_read_blocks)
+        for head in member.chain.heads():
+            if failure := judge.failure or weigher.failure:
+                raise ThreadStopped(f"the validator stopped: {failure}") from failure
+            try:
+                if reader.read_up_to(head.number):
+                    events.emit("validator.read", block=head.number)
+            except (Unavailable, RateLimited) as error:
+                log.warning("trying again at the next block: %s", error)
+
+
+def _judge(settings: ValidatorSettings, member: Member, rule_version: str, events: EventLog) -> Judge:
+    """The judge, with its instruments, not yet started."""
+    hub, state = open_hub(settings.hub), settings.state_folder
+    packs = PackShelf(settings.eval_pack.expanduser())
     bench = Bench(
-        hub=open_hub(settings.hub),
+        hub=hub,
         crawl=open_crawl(settings.crawl_url, Manners(contact=settings.contact)),
-        pack=load_pack(settings.eval_pack.expanduser()),
+        pack=packs.at(patiently(member.chain.head).number),
+        packs=packs,
         rules=rules_of(rule_version),
         validator=member.hotkey,
-        workdir=settings.state_folder / "work",
+        workdir=state / "work",
         events=events,
-        workers=ProxyWorkers(settings.proxy_processes),
-        opt_outs=ledger.opt_outs,
+        workers=ProxyWorkers(settings.proxy_processes, devices_here()),
+        opt_outs=member.ledger.opt_outs,
+        known=tuple(open_known(path.expanduser()) for path in settings.known_releases),
+        base=settings.proxy_base and settings.proxy_base.expanduser(),
     )
-    queue_file = settings.state_folder / "queue.sqlite"
-    queue = CaseQueue(queue_file)
-    reader = Reader(chain, ledger, queue, settings.commit_read_blocks)
-    judge = Judge(queue_file, bench, ledger, lambda message: sign(member.wallet, message))
-    judge.start()
-    log.info("validating as %s under rules %s", member.hotkey, rule_version)
-    weighed_epoch = -1
-    for head in chain.heads():
-        if judge.failure is not None:
-            raise JudgeStopped(f"judging stopped: {judge.failure}") from judge.failure
-        try:
-            if reader.read_up_to(head.number):
-                events.emit("validator.read", block=head.number)
-            if head.number // settings.weight_blocks > weighed_epoch:
-                weights = weights_now(queue, ledger, chain.neurons(), rule_version, head.number)
-                if weights is not None:
-                    chain.set_weights(weights)
-                    events.emit("validator.weights", block=head.number, weights=dict(weights))
-                weighed_epoch = head.number // settings.weight_blocks
-        except (Unavailable, RateLimited) as error:
-            log.warning("trying again at the next block: %s", error)
-        except ChainRefused as error:
-            log.error("weights were refused: %s", error)
-            weighed_epoch = head.number // settings.weight_blocks
+    name = settings.sheets_repository
+    return Judge(
+        state / QUEUE_FILE, bench, member.ledger, lambda message: sign(member.wallet, message),
+        cases=settings.num_cases, sheets=SheetRepository(hub, name, state / "sheets") if name else None,
+        max_bytes=int(settings.disk_gib * (1 << 30)),
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

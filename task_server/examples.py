@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from athena.protocol import (
     Arm,
+    Basis,
     DatasetRef,
     Effect,
     FileEntry,
@@ -124,6 +125,14 @@ _SHEET = ScoreSheet(
     yield_ratio=0.97,
     time_factor=0.99,
     units=1.92,
+    basis=Basis(
+        shard=_SHARD,
+        opened_block=TASK.opened_block,
+        deadline_block=LEASE.deadline_block,
+        median_blocks=640,
+        block_hash="0x" + "b7" * 32,
+        reference_hash="0x" + "c4" * 32,
+    ),
 )
 _RELEASE = Release(
     name="athena",

@@ -14,9 +14,10 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, ClassVar, TypeVar
 
 import bittensor as bt
+from bittensor._transport.errors import StateDiscardedError
 from bittensor.settings import default_archive_endpoints, default_fallback_endpoints, resolve_endpoint
 
-from athena.errors import AthenaError, Misconfigured, Unavailable
+from athena.errors import AthenaError, Misconfigured, NotFound, Unavailable
 
 # Reading a subnet of 256 keys takes about 30 requests, which public endpoints answer at one a second.
 READ_SECONDS = 120.0
@@ -45,6 +46,12 @@ class ChainRefused(AthenaError):
     def __init__(self, message: str, *, name: str, remedy: str | None = None) -> None:
         super().__init__(message, remedy=remedy)
         self.name = name
+
+
+class StateGone(NotFound):
+    """The node keeps the state of recent blocks only, and was asked for an older one."""
+
+    code: ClassVar[str] = "state-gone"
 
 
 class Link:
@@ -159,9 +166,11 @@ def _our_errors(endpoint: str) -> Iterator[None]:
 def refusal_of(error: bt.ChainError) -> AthenaError:
     """ChainRefused with the chain's error name, or Unavailable where the error says nothing of the request.
 
-    Without a name the node itself failed (an internal error, a pruned block, an answer cut off half way), unless the
-    SDK classified the text.
+    Without a name the node itself failed (an internal error, an answer cut off half way), unless the SDK classified
+    the text. StateGone for a block whose state the node, and the archive behind it where there is one, do not have.
     """
+    if isinstance(error.__cause__, StateDiscardedError):
+        return StateGone(f"the node has dropped the state: {error}", remedy="ask an archive node")
     if error.name in LET_GO or (error.name is None and error.code is bt.ErrorCode.UNKNOWN):
         return Unavailable(f"the chain did not go through with it: {error}")
     return ChainRefused(str(error), name=str(error.name or error.code.name), remedy=error.remediation)

@@ -15,19 +15,32 @@ import pyarrow.parquet as pq
 from athena.crawl import Crawl
 from athena.durable import write_file
 from athena.errors import BadInput, NotFound
-from athena.evalpack import EvalPack
+from athena.evalpack import EvalPack, PackShelf
 from athena.events import EventLog
 from athena.hub import Hub
 from athena.judge import score
 from athena.judge.evidence import Case, Evidence, Rival, Rows, noting_undecided
-from athena.judge.gates import completeness, contamination, duplicates, form, provenance, screens
+from athena.judge.gates import (
+    completeness,
+    contamination,
+    copies,
+    duplicates,
+    form,
+    known,
+    language,
+    privacy,
+    provenance,
+    screens,
+)
 from athena.judge.gates.form import dataset_folder
+from athena.judge.known import KnownRelease
 from athena.judge.proxy.arms import ProxyWorkers
 from athena.judge.proxy.comparison import Comparison, compare
+from athena.judge.public_work import PublicWork, public_work
 from athena.judge.rules import Rules
 from athena.judge.verdicts import failed, guarded, passed
 from athena.optout import LeftOut, left_out
-from athena.protocol import Arm, ScoreSheet, Verdict
+from athena.protocol import MAX_RIVALS_ON_SHEET, Arm, Basis, RivalRef, ScoreSheet, Verdict
 from athena.refine.manifest import ROW_SCHEMA
 from athena.refine.recipe import Recipe, load_recipe
 from athena.refine.run import refine_warc
@@ -42,7 +55,11 @@ GATES: Gates = (
     (provenance.GATE, provenance.check),
     (completeness.GATE, completeness.check),
     (duplicates.GATE, duplicates.check),
+    (copies.GATE, copies.check),
+    (known.GATE, known.check),
     (contamination.GATE, contamination.check),
+    (privacy.GATE, privacy.check),
+    (language.GATE, language.check),
     (screens.GATE, screens.check),
 )
 PROXY = "proxy"
@@ -54,6 +71,10 @@ class Bench:
 
     `workers` train proxy models; whoever makes a bench closes it. Without workers nothing is compared. `opt_outs`
     gives the list of domains that asked to be left out, as the task server tells it now. `gates` are run in order.
+    `known` are filters of public releases, which submissions may not repeat.
+    `base` is the checkpoint that the rules name, where they name one.
+    What is made for a case, and can be made again, lies in `scratch`, by default in `workdir`. Where evaluation packs
+    follow one another, `pack_at` takes them from `packs`.
     """
 
     hub: Hub
@@ -66,14 +87,31 @@ class Bench:
     workers: ProxyWorkers | None = field(default_factory=ProxyWorkers)
     opt_outs: Callable[[], Sequence[OptOut]] = tuple
     gates: Gates = GATES
+    known: tuple[KnownRelease, ...] = ()
+    scratch: Path | None = None
+    base: Path | None = None
+    packs: PackShelf | None = None
+
+    def pack_at(self, block: int) -> EvalPack:
+        """The pack that cases with this seed block are judged by. Raises Misconfigured where none is in use then."""
+        return self.packs.at(block) if self.packs is not None else self.pack
 
     def close(self) -> None:
         if self.workers is not None:
             self.workers.close()
 
+    @property
+    def made(self) -> Path:
+        """The folder of refined rows and arms."""
+        return self.scratch or self.workdir
+
     @cached_property
     def canonical_recipe(self) -> Recipe:
         return load_recipe(self.rules.canonical_recipe)
+
+    @cached_property
+    def public_recipes(self) -> tuple[Recipe, ...]:
+        return tuple(map(load_recipe, self.rules.gates.public_recipes))
 
     @cached_property
     def raw_recipe(self) -> Recipe:
@@ -82,13 +120,17 @@ class Bench:
     def refined(self, path: str, recipe: Recipe, left_out: LeftOut) -> Rows:
         """The rows that a recipe makes of a WARC file; kept on disk. Raises what the crawl raises."""
         name = hashlib.sha256(f"{recipe.hash} {left_out.digest} {path}".encode()).hexdigest()
-        file = self.workdir / "refined" / f"{name}.parquet"
+        file = self.made / "refined" / f"{name}.parquet"
         if not file.exists():
             sink = io.BytesIO()
             result = refine_warc(path, recipe, self.crawl, left_out=left_out)
             pq.write_table(noting_undecided(result.table, result.undecided), sink)
             write_file(file, sink.getvalue())
         return Rows(pq.read_table(file))
+
+    def public_work(self, path: str, places: Sequence[tuple[int, int]]) -> list[PublicWork | None]:
+        """What public recipes make of the records at these (offset, length). Raises what the crawl raises."""
+        return public_work(self.crawl, path, places, self.public_recipes)
 
     def rival_rows(self, rival: Rival) -> Rows:
         """Rows of an earlier dataset; none if its files do not hold what they promise. Raises Unavailable."""
@@ -171,6 +213,8 @@ class _Assessment:
             left_out=excluded[0],
             refined=lambda path: bench.refined(path, bench.canonical_recipe, excluded[0]),
             rival_rows=bench.rival_rows,
+            public_work=bench.public_work,
+            known=bench.known,
         )
 
     def _compare(self, evidence: Evidence, workers: ProxyWorkers) -> Verdict:
@@ -180,8 +224,9 @@ class _Assessment:
             evidence,
             raw=lambda path: bench.refined(path, bench.raw_recipe, evidence.left_out),
             workers=workers,
-            folder=bench.workdir / "arms",
+            folder=bench.made / "arms",
             finished=self._arm_done,
+            base=bench.base,
         )
         return self._comparison.canaries or passed(PROXY, compared=False)
 
@@ -194,7 +239,7 @@ class _Assessment:
     def _sheet(self) -> ScoreSheet:
         case, bench, compared = self._case, self._bench, self._comparison
         outcome = self._verdicts[-1].outcome
-        arms = compared.arms if compared is not None else ()
+        measured = compared.measured if compared is not None else ()
         yielded = compared.yield_ratio if compared is not None else 0.0
         time = self._time_factor()
         weighed = outcome == "pass"
@@ -210,11 +255,12 @@ class _Assessment:
             seed_block=case.seed_block,
             outcome=outcome,
             gates=tuple(self._verdicts),
-            arms=arms,
-            effect=score.effect(arms, bench.rules.pay) if weighed and arms else None,
+            arms=compared.arms if compared is not None else (),
+            effect=score.effect(measured, bench.rules.pay, case.seed("bootstrap")) if weighed and measured else None,
             yield_ratio=yielded,
             time_factor=time,
             units=score.units(len(case.task.shard.warc_paths), yielded, time) if weighed else 0.0,
+            basis=_basis(case),
         )
 
     def _time_factor(self) -> float:
@@ -222,3 +268,21 @@ class _Assessment:
         elapsed, limit = (block - case.issued_block for block in (case.commit_block, case.deadline_block))
         median = case.median_blocks if case.median_blocks is not None else elapsed
         return score.time_factor(elapsed, median, limit, self._bench.rules.pay)
+
+
+def _basis(case: Case) -> Basis:
+    refs = [
+        RivalRef(commitment=rival.commitment, commit_block=rival.commit_block)
+        for rival in sorted(case.rivals, key=lambda rival: (rival.commit_block, rival.hotkey))
+        if rival.commitment is not None
+    ]
+    return Basis(
+        shard=case.task.shard,
+        opened_block=case.task.opened_block,
+        deadline_block=case.deadline_block,
+        median_blocks=case.median_blocks,
+        block_hash=case.block_hash,
+        reference_hash=case.reference_hash,
+        num_rivals=len(case.rivals),
+        rivals=tuple(refs[-MAX_RIVALS_ON_SHEET:]),
+    )

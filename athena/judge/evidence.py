@@ -16,6 +16,8 @@ from pydantic import Field
 from athena import draw
 from athena.crawl import Crawl
 from athena.evalpack import EvalPack
+from athena.judge.known import KnownRelease
+from athena.judge.public_work import PublicWork
 from athena.judge.rules import Rules
 from athena.optout import LeftOut
 from athena.protocol import Commitment, Hotkey, Manifest, Noun, Task
@@ -38,6 +40,8 @@ class Found(Noun):
     commit_block: int
     seed_block: int
     block_hash: Annotated[str, Field(pattern=r"^0x[0-9a-f]{64}$")]
+    visible_block: int | None = None
+    """From which on anyone could read the commitment, and so the data; null where it was never sealed."""
 
     @property
     def hotkey(self) -> Hotkey:
@@ -51,15 +55,32 @@ class Found(Noun):
         """
         return f"{self.task.id}-{self.hotkey}-{self.commitment.dataset.root}"
 
+    def may_copy(self, other: Found) -> bool:
+        """Whether another's dataset of some of the same WARC files lay open when this one was committed to.
+
+        Of two that were committed to in one block, neither can copy the other, so there is no tie to break.
+        """
+        opened = other.commit_block if other.visible_block is None else other.visible_block
+        files = set(self.task.shard.warc_paths)
+        return (
+            self.hotkey != other.hotkey
+            and opened < self.commit_block
+            and not files.isdisjoint(other.task.shard.warc_paths)
+        )
+
 
 @dataclass(frozen=True)
 class Rival:
-    """An earlier dataset by somebody else, as fetched when it was judged."""
+    """A dataset by somebody else that lay open before the case was committed to, as fetched when it was judged.
+
+    A score sheet names it by `commitment`.
+    """
 
     folder: Path
     hotkey: str
     commit_block: int
     task_id: str
+    commitment: Commitment | None = None
 
 
 class Case(Found):
@@ -82,6 +103,11 @@ class Case(Found):
         """The same for what all cases of the task share."""
         return draw.seed_of(self.reference_hash, self.task.id, *labels)
 
+    def arm_seed(self, name: str, number: int, owner: str = "") -> str:
+        """The seed of one proxy run, 64 hex characters. Arms that nobody owns are shared by all cases of the task."""
+        seed_of = self.seed if owner else self.reference_seed
+        return seed_of("arm", name, owner, str(number)).hex()
+
 
 class Rows:
     """Rows of a dataset whose bytes, schema and Merkle root were checked."""
@@ -99,6 +125,12 @@ class Rows:
             yield self.table.slice(index, 1).to_pylist()[0]
 
     @property
+    def offsets(self) -> list[int]:
+        """Offsets of the rows' records in their WARC files, in file order."""
+        offsets: list[int] = self.table["warc_offset"].to_pylist()
+        return offsets
+
+    @property
     def tokens(self) -> int:
         """Sum of the token counts that the rows claim."""
         return sum(self.table["token_count"].to_pylist())
@@ -107,6 +139,11 @@ class Rows:
         """All texts in file order, a batch in memory at a time."""
         for batch in self.table.select(["text"]).to_batches(max_chunksize=1024):
             yield from batch.column("text").to_pylist()
+
+    def drawn_texts(self, seed: bytes, count: int) -> Iterator[str]:
+        """Texts of `count` rows (of all, where there are fewer) in drawn order."""
+        for index in draw.sample(seed, self.count, count):
+            yield self.table["text"][index].as_py()
 
     def urls(self) -> Iterator[str]:
         """All addresses in file order."""
@@ -139,7 +176,9 @@ class Evidence:
 
     `left_out` are the domains that the miner had to leave out. `refined(path)` are the validator's own canonical rows
     of a WARC file, without them; it raises Unavailable where the crawl does
-    not answer, as does everything here that is built on it.
+    not answer, as does everything here that is built on it. `public_work(path, places)`
+    is what public recipes make of the records at these (offset, length). `known` are the filters of public releases
+    that this validator has.
     """
 
     case: Case
@@ -152,6 +191,8 @@ class Evidence:
     left_out: LeftOut
     refined: Callable[[str], Rows]
     rival_rows: Callable[[Rival], Rows]
+    public_work: Callable[[str, Sequence[tuple[int, int]]], list[PublicWork | None]]
+    known: tuple[KnownRelease, ...] = ()
 
     def seed(self, *labels: str) -> bytes:
         """A seed for this hotkey's dataset alone."""

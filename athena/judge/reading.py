@@ -13,17 +13,21 @@ from athena.chain.client import Chain
 from athena.client import LedgerClient
 from athena.errors import BadInput
 from athena.judge.evidence import Found
+from athena.judge.rules import BLOCKS_PER_DAY
 from athena.protocol import Commitment
 
 log = logging.getLogger("athena.validator")
-CATCH_UP_READS = 200  # how far back a validator that was away reads; older work is other validators' to judge
+CATCH_UP_BLOCKS = 7 * BLOCKS_PER_DAY
+"""How far back a validator that was away reads; older work is other validators' to judge. Every read in between counts:
+the chain keeps only a miner's last commitment, and which block is the first to show one decides its draws."""
 
 
 def due_blocks(last_read: int | None, head: int, every: int) -> range:
-    """The multiples of `every` up to `head` that have not been read yet, at most the last CATCH_UP_READS."""
+    """The multiples of `every` up to `head` that have not been read yet, of the last CATCH_UP_BLOCKS."""
     newest = head - head % every
     oldest = newest if last_read is None else last_read + every
-    return range(max(oldest, newest - (CATCH_UP_READS - 1) * every), newest + 1, every)
+    most = max(1, CATCH_UP_BLOCKS // every)
+    return range(max(oldest, newest - (most - 1) * every), newest + 1, every)
 
 
 def read_commitments(chain: Chain, ledger: LedgerClient, block: int, every: int) -> Iterator[Found]:
@@ -31,7 +35,7 @@ def read_commitments(chain: Chain, ledger: LedgerClient, block: int, every: int)
 
     What is malformed, names another hotkey than its signer, was made before its signer registered, or rests on no
     lease is left out. Raises Unavailable when the chain or the task server cannot be asked: the block is then to be
-    read again.
+    read again; and StateGone where the node does not have the block's state any more.
     """
     registered = {neuron.hotkey: neuron.registered_block for neuron in chain.neurons(block)}
     block_hash = chain.head(block).hash
@@ -61,4 +65,5 @@ def read_commitments(chain: Chain, ledger: LedgerClient, block: int, every: int)
             commit_block=entry.commit_block,
             seed_block=block,
             block_hash=block_hash,
+            visible_block=entry.visible_block,
         )

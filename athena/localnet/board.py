@@ -104,7 +104,7 @@ class Board:
             validator.weights = {str(k): float(v) for k, v in event["weights"].items()}
         if kind == "judge.gate":
             validator.now = f"{event['gate']}: {event['outcome']}"
-        elif kind != "validator.read":
+        elif kind not in ("validator.read", "validator.state"):
             validator.now = kind.split(".", 1)[1]
 
     def _take_trainer(self, kind: str, event: Event) -> None:

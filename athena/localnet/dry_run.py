@@ -14,7 +14,8 @@ from athena.errors import BadInput, NotFound, Unavailable
 from athena.events import EventLog
 from athena.judge.inspection import NO_PACK
 from athena.judge.rules import rules_of
-from athena.localnet.trial import NOBODY, RULE_VERSION, judge_alone, report
+from athena.localnet.sheet_report import print_report
+from athena.localnet.trial import NOBODY, RULE_VERSION, judge_alone
 from athena.protocol import ScoreSheet, Shard, Task
 from athena.refine.recipe import load_recipe
 from athena.refine.run import refine_task
@@ -39,7 +40,7 @@ def dry_run(settings: MinerSettings, console: Console | None = None) -> None:
     console = console or Console()
     with tempfile.TemporaryDirectory(prefix="athena-dry-run-") as name:
         sheet = _rehearse(settings, Path(name), console)
-    report(sheet, console)
+    print_report(sheet, rules_of(sheet.rule_version), console)
     last = sheet.gates[-1]
     if sheet.outcome == "fail":
         raise WouldFail(f"validators would refuse this: {last.gate}: {last.reason}", remedy="mend the recipe")

@@ -1,37 +1,28 @@
-"""What a refinement did, for people: one HTML file that holds all it shows and runs nothing.
-
-URLs and texts in it come from strangers: they are escaped, cut and freed of control characters, nothing of them becomes
-a link, and a Content-Security-Policy forbids the page to load or to run anything.
-"""
+"""What a refinement did, for people: one HTML page."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import jinja2
 import pyarrow as pa
 
 from athena.durable import write_file
 from athena.errors import BadInput
+from athena.page import render
 from athena.protocol import Manifest
 from athena.refine.assembly import DUPLICATE
 from athena.refine.flow import Flow
 from athena.refine.recipe import Recipe
 
 _TEMPLATE = Path(__file__).with_name("report.html.j2")
-_MAX_SHOWN_CHARS = 600
 _MOST_SHOWN = 20  # languages, hosts
-# Control characters but tab and line feed, marks that turn the direction of what stands around them, lone surrogates.
-_UNSHOWABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _AT_THE_END = ("empty", DUPLICATE)
 _NO_VERDICT = "none."
 _NO_HOST = "(no host)"
@@ -74,21 +65,18 @@ def write_report(path: Path, *, manifest: Manifest, recipe: Recipe, table: pa.Ta
     if flow.counts != manifest.rejected or table.num_rows != manifest.rows:
         raise BadInput("the flow or the rows are not those that the manifest counts")
     flow_stages = stages(recipe, flow.counts, manifest.records)
-    page = (
-        _environment()
-        .get_template(_TEMPLATE.name)
-        .render(
-            manifest=manifest,
-            recipe=recipe,
-            flow=flow,
-            stages=flow_stages,
-            examples=[(r, flow.examples[r]) for s in flow_stages for r, _ in s.reasons if flow.examples.get(r)],
-            lengths=_by_length(table),
-            languages=_largest(_grouped(table, table["language"].to_pylist())),
-            hosts=_largest(_grouped(table, map(_host, table["url"].to_pylist()))),
-        )
+    page = render(
+        _TEMPLATE,
+        manifest=manifest,
+        recipe=recipe,
+        flow=flow,
+        stages=flow_stages,
+        examples=[(r, flow.examples[r]) for s in flow_stages for r, _ in s.reasons if flow.examples.get(r)],
+        lengths=_by_length(table),
+        languages=_largest(_grouped(table, table["language"].to_pylist())),
+        hosts=_largest(_grouped(table, map(_host, table["url"].to_pylist()))),
     )
-    write_file(path, page.encode("utf-8"))
+    write_file(path, page)
 
 
 def stages(recipe: Recipe, counts: Mapping[str, int], records: int) -> list[Stage]:
@@ -183,18 +171,3 @@ def _host(url: str) -> str:
         return urlsplit(url).hostname or _NO_HOST
     except ValueError:
         return _NO_HOST
-
-
-def _shown(text: str) -> str:
-    cut = text if len(text) <= _MAX_SHOWN_CHARS else text[: _MAX_SHOWN_CHARS - 1] + "…"
-    return _UNSHOWABLE.sub("\ufffd", cut)
-
-
-@cache
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATE.parent), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters["shown"] = _shown
-    return environment

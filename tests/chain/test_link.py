@@ -11,10 +11,11 @@ import time
 
 import bittensor as bt
 import pytest
+from bittensor._transport.errors import StateDiscardedError
 from websockets.sync.server import serve
 
 from athena.chain.client import Chain
-from athena.chain.link import ChainRefused, Link, refusal_of
+from athena.chain.link import ChainRefused, Link, StateGone, refusal_of
 from athena.errors import Misconfigured, Unavailable
 
 
@@ -137,3 +138,13 @@ def test_refusals_keep_the_chains_name(error, name):
 @pytest.mark.parametrize("error", [bt.ChainError("something"), bt.ChainError("extrinsic dropped", "Dropped")])
 def test_what_says_nothing_of_the_request_is_unavailable(error):
     assert type(refusal_of(error)) is Unavailable
+
+
+def test_state_that_a_node_has_dropped_has_an_error_of_its_own():
+    with pytest.raises(bt.ChainError) as caught:
+        try:
+            raise StateDiscardedError("0xab")
+        except StateDiscardedError as error:
+            raise bt.ChainError("State already discarded") from error
+    gone = refusal_of(caught.value)
+    assert type(gone) is StateGone and "archive" in gone.remedy

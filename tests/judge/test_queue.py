@@ -80,6 +80,40 @@ def test_only_final_sheets_are_posted_and_once(queue):
     assert [key for key, _ in queue.unposted()] == ["c"]
 
 
+def test_sheets_are_published_once_posted_or_not(queue):
+    for key, outcome in (("a", "pass"), ("b", "none"), ("c", "fail")):
+        add(queue, key)
+        queue.settle(key, signed(outcome), now=0.0)
+    assert [key for key, _ in queue.unpublished(1)] == ["a"]
+    queue.mark_published(["a"])
+    assert [key for key, _ in queue.unpublished(9)] == ["c"] and len(queue.unposted()) == 2
+    assert queue.status()["sheets_to_publish"] == 1 and queue.status()["to_be_tried_again"] == 1
+
+
+def test_what_a_process_did_not_live_to_settle_comes_again_later_each_time(queue):
+    add(queue, "a")
+    now, waits = 0.0, []
+    for _ in range(4):
+        queue.begin("a", now=now)
+        waits.append(queue.next_due_at() - now)
+        now = queue.next_due_at()
+    assert waits == [0.0, 30.0, 60.0, 120.0]
+    queue.settle("a", signed("none"), now=now)  # it lived: the next start is a first one again
+    queue.begin("a", now=1e9)
+    assert queue.next_due_at() == 1e9
+
+
+def test_several_enter_the_queue_together_or_not_at_all(queue):
+    with pytest.raises(ZeroDivisionError), queue.at_once():
+        add(queue, "a")
+        raise ZeroDivisionError
+    assert queue.due(1.0) is None
+    with queue.at_once():
+        add(queue, "a")
+        add(queue, "b")
+    assert [entry.key for entry in queue.waiting(1.0)] == ["a", "b"]
+
+
 def test_notes(queue):
     assert queue.noted("block") is None
     queue.note("block", 7)

@@ -7,11 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from athena.chain.client import Committed, Head, Neuron
+from athena.chain.link import StateGone
 from athena.errors import Unavailable
-from athena.judge.queue import CaseQueue
-from athena.judge.reading import CATCH_UP_READS, due_blocks, read_commitments
-from athena.judge.rules import rules_of
-from athena.judge.work import Reader, weights_now
+from athena.judge.evidence import Found
+from athena.judge.queue import LAST_READ, CaseQueue
+from athena.judge.reading import CATCH_UP_BLOCKS, due_blocks, read_commitments
+from athena.judge.rules import BLOCKS_PER_DAY, rules_of
+from athena.judge.work import READS_AT_A_TIME, Reader, weights_now
 from athena.protocol import Commitment, DatasetRef, Lease, ScoreSheet, Shard, SignedSheet, Task
 
 ALICE = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY"
@@ -108,11 +110,11 @@ def test_every_commitment_is_taken_at_one_block_after_it_became_visible(visible,
     assert [block for block in (10, 20, 30, 40) if read(entries, lease(ALICE), block=block)] == blocks
 
 
-@given(last=st.integers(0, 500).map(lambda n: n * EVERY), ahead=st.integers(0, 5000))
+@given(last=st.integers(0, 500).map(lambda n: n * EVERY), ahead=st.integers(0, 2 * CATCH_UP_BLOCKS))
 def test_due_blocks_are_the_multiples_that_follow(last, ahead):
     blocks = due_blocks(last, last + ahead, EVERY)
     assert all(block % EVERY == 0 and last < block <= last + ahead for block in blocks)
-    assert len(blocks) == min(ahead // EVERY, CATCH_UP_READS)
+    assert len(blocks) == min(ahead // EVERY, CATCH_UP_BLOCKS // EVERY)
     assert not blocks or blocks[-1] + EVERY > last + ahead
 
 
@@ -133,6 +135,62 @@ def test_a_read_that_failed_is_done_again_and_a_done_one_is_not(queue):
     assert reader.read_up_to(25) == 1
     assert reader.read_up_to(25) == 0
     assert Reader(chain, FakeLedger(lease(ALICE)), queue, EVERY).read_up_to(29) == 0
+
+
+def test_a_validator_that_was_away_for_days_reads_all_of_them(queue):
+    """A bounded number of reads at a time."""
+    every, days = 100, 6
+    texts = {block: commitment(ALICE).encode() for block in (4000, 40_000)}
+
+    class Days(FakeChain):
+        def commitments(self, block):
+            self.reads.append(block)
+            return [committed(ALICE, text, commit_block=at - 3, visible_block=at - 1) for at, text in texts.items()]
+
+    chain = Days([])
+    chain.reads = []
+    reader = Reader(chain, FakeLedger(lease(ALICE)), queue, every)
+    queue.note(LAST_READ, 1000)
+    head = 1000 + days * BLOCKS_PER_DAY
+    counts = []
+    while queue.noted(LAST_READ) < head:
+        before = len(chain.reads)
+        reader.read_up_to(head)
+        counts.append(len(chain.reads) - before)
+    assert chain.reads == list(range(1100, head + 1, every)) and max(counts) == READS_AT_A_TIME
+    (payload,) = queue.payloads()  # the same dataset again is the same case
+    assert Found.model_validate_json(payload).seed_block == 4000
+
+
+def test_blocks_whose_state_the_node_has_dropped_are_passed_over_and_told(queue, caplog):
+    class Pruned(FakeChain):
+        def commitments(self, block):
+            if block < 60:
+                raise StateGone("dropped")
+            return self.entries
+
+    entries = [committed(ALICE, commitment(ALICE).encode(), commit_block=12, visible_block=75)]
+    queue.note(LAST_READ, 10)
+    assert Reader(Pruned(entries), FakeLedger(lease(ALICE)), queue, EVERY).read_up_to(100) == 1
+    assert queue.noted(LAST_READ) == 100
+    (told,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert "4 reads from block 20 to 50" in told and "archive" in told
+
+
+def test_a_block_is_read_as_a_whole_or_not_at_all(queue, monkeypatch):
+    """A case never meets half of the commitments that were read beside it."""
+    entries = [committed(key, commitment(key).encode()) for key in (ALICE, BOB)]
+    reader = Reader(FakeChain(entries), FakeLedger(lease(ALICE), lease(BOB)), queue, EVERY)
+
+    def killed(name, value):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(queue, "note", killed)
+        with pytest.raises(KeyboardInterrupt):
+            reader.read_up_to(20)
+    assert list(queue.payloads()) == []
+    assert reader.read_up_to(20) == 2
 
 
 def test_rules_that_this_version_does_not_know_are_not_judged(queue):

@@ -5,8 +5,11 @@ from typer.testing import CliRunner
 
 from athena.cli import app
 from athena.errors import BadInput
+from athena.hub import open_hub
+from athena.judge.assess import GATES
 from athena.localnet.doctor import examine
 from athena.localnet.ground import build_crawl, build_pack
+from athena.protocol import Manifest, ScoreSheet
 from athena.refine import run
 from athena.refine.manifest import Limits, load_dataset
 
@@ -30,21 +33,52 @@ def athena(*arguments):
     return CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "200", "NO_COLOR": "1"})
 
 
-def test_a_dataset_is_refined_and_passes_the_gates_of_its_files_only(crawl, pack, tmp_path):
-    dataset = tmp_path / "dataset"
-    refined = athena("refine", crawl[0], "--out", dataset)
-    assert refined.exit_code == 0, refined.output
-    assert "documents" in refined.output and sorted(p.name for p in tmp_path.iterdir()) == [
-        "dataset",
-        "dataset.report.html",
-    ]
+@pytest.fixture(scope="module")
+def refined(crawl, tmp_path_factory):
+    """The folder of a dataset, and what was said when it was made."""
+    out = tmp_path_factory.mktemp("refined") / "dataset"
+    made = athena("refine", crawl[0], "--out", out)
+    assert made.exit_code == 0, made.output
+    return out, made.output
 
-    scored = athena("score", dataset, "--warc", crawl[0], "--eval-pack", pack)
+
+def test_a_dataset_is_refined_and_passes_the_gates_of_its_files_only(crawl, pack, refined, tmp_path):
+    dataset, said = refined
+    assert "documents" in said
+    assert sorted(path.name for path in dataset.parent.iterdir()) == ["dataset", "dataset.report.html"]
+
+    page = tmp_path / "report.html"
+    scored = athena("score", dataset, "--warc", crawl[0], "--eval-pack", pack, "--html", page)
     assert scored.exit_code == 0, scored.output
-    assert scored.output.count("pass") == 6 and "fail" not in scored.output
+    verdicts = [line.split()[:2] for line in scored.output.splitlines()[1:]]
+    assert verdicts == [[gate, "pass"] for gate in ("form", *(name for name, _ in GATES))]
+    assert all(gate in page.read_text("utf-8") for gate, _ in GATES)
 
     other = athena("score", dataset, "--warc", crawl[1], "--eval-pack", pack)
     assert isinstance(other.exception, BadInput) and "not refined from these files" in str(other.exception)
+
+
+def test_a_published_dataset_is_judged_by_its_reference(crawl, pack, refined, tmp_path):
+    """This one is broken, so that the first gate ends it."""
+    (tmp_path / "broken").mkdir()
+    manifest = (refined[0] / "manifest.json").read_bytes()
+    (tmp_path / "broken" / "manifest.json").write_bytes(manifest)
+    (tmp_path / "broken" / "data.parquet").write_bytes(b"no table")
+    hub, root = (tmp_path / "hub").as_uri(), Manifest.model_validate_json(manifest).root
+    revision = open_hub(hub).publish(tmp_path / "broken", "org/set", message="m")
+    rest = ("--hub", hub, "--warc", crawl[0], "--eval-pack", pack)
+
+    scored = athena("score", f"file:org/set@{revision}#{root}", *rest, "--json")
+    assert scored.exit_code == 0, scored.output
+    sheet = ScoreSheet.model_validate_json(scored.stdout)
+    assert (sheet.outcome, sheet.gates[0].gate) == ("fail", "form") and "size" in sheet.gates[0].reason
+    assert sheet.dataset.root == root and sheet.basis.shard.crawl == "LOCAL-files"
+
+    other = athena("score", f"file:org/set@{revision}#{'0' * 64}", *rest)
+    assert isinstance(other.exception, BadInput) and "another root" in str(other.exception)
+    nowhere = athena("score", f"file:org/set@{revision}#{root}", "--hub", hub)
+    assert isinstance(nowhere.exception, BadInput) and "--warc" in nowhere.exception.remedy
+    assert isinstance(athena("score", "no-such-folder", "--warc", crawl[0]).exception, BadInput)
 
 
 def test_a_file_that_no_text_is_read_from_is_refused_with_the_reason(tmp_path):
