@@ -3,7 +3,7 @@ TORCH ?= cpu
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS := 1
 
-.PHONY: help setup demo test test-full bench-server bench-refine bench-extract bench-quality bench-anonymise bench-pay check fix lock sdk clean
+.PHONY: help setup demo test test-full bench-server bench-refine bench-extract bench-quality bench-anonymise bench-pay bench-judge bench-null bench-attacks check fix lock sdk clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -46,6 +46,15 @@ bench-anonymise: setup  ## precision and recall of the anonymiser by kind, and i
 
 bench-pay: setup  ## what the pay formula pays under the measured noise, as JSON lines (ARGS="--rules 1")
 	$(BIN)/python scripts/bench_pay.py $(ARGS)
+
+bench-judge: setup  ## does the proxy rank datasets of known order, as JSON lines (takes up to an hour; ARGS=--quick)
+	$(BIN)/python scripts/bench_judge.py $(ARGS)
+
+bench-null: setup  ## does the proxy tell equally refined samples apart, as JSON lines (takes half an hour; ARGS=--quick)
+	$(BIN)/python scripts/bench_null.py $(ARGS)
+
+bench-attacks: setup  ## what attacks on the judge earn, and who catches them, as JSON lines (takes long; ARGS=--quick)
+	$(BIN)/python -m scripts.bench_attacks $(ARGS)
 
 check: setup  ## lint, types, direction of imports, the style guide's numbers
 	$(BIN)/ruff check .

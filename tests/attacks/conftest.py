@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import gzip
-import hashlib
 import itertools
-import random
 from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from bittensor.sp_core import Keypair
 
 from athena.crawl import open_crawl
 from athena.durable import write_file
@@ -22,78 +20,20 @@ from athena.judge.assess import Bench, Case, Rival, assess, dataset_folder
 from athena.judge.proxy.arms import ProxyWorkers
 from athena.judge.rules import GateRules, PayRules, ProxyRules, Rules
 from athena.optout import NOTHING_LEFT_OUT, LeftOut
-from athena.protocol import Commitment, DatasetRef, FileEntry, Manifest, RecipeRef, ScoreSheet, Shard, Task, merkle_root
-from athena.refine.manifest import ROW_SCHEMA, leaves, parquet_writer
+from athena.protocol import Commitment, DatasetRef, RecipeRef, ScoreSheet, Shard, Task
 from athena.refine.recipe import load_recipe
 from athena.refine.run import refine_task
+from scripts.attacks.datasets import OTHER_RECIPE, write_dataset
+from scripts.attacks.pages import article, junk, page, warc
 
 HOTKEYS = {
     "alice": "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY",
     "bob": "5FHneW46xGXgs5mUiveU4sbTyGBzmstUspZC92UhjJM694ty",
     "carol": "5FLSigC9HGRKVhB9FiEo4Y3koPsNmBmLJbpXg2mp1hXcS59Y",
+    **{f"miner-{n}": str(Keypair.create_from_uri(f"//miner-{n}").ss58_address) for n in range(10)},
 }
 COUNTER = itertools.count()
 BLOCK_HASH = "0x" + "ab" * 32
-OTHER_RECIPE = RecipeRef(name="my-recipe", version="1", hash="77" * 32)
-
-KINDS, PEOPLE, THINGS, DEEDS, WAYS, MENU, ADVERTS = (
-    line.split()
-    for line in (
-        "old young quiet famous honest distant careful broken silver wooden narrow bitter gentle early heavy",
-        "baker doctor sailor teacher engineer painter clerk farmer watchman traveller historian widow judge",
-        "bridge boat train house valley clock market engine garden letter harbour field tower chest ferry lamp",
-        "reached described remembered painted repaired measured sold borrowed followed studied lost found drew",
-        "slowly gladly again twice alone yesterday with patience in silence before noon after the war for us",
-        "Home Products Login Cart Blog Jobs Press Help",
-        "kaufen billig rabatt gutschein casino bonus xxl jetzt 777 win viagra ofertas descuento gratis",
-    )
-)
-WHEN = ("that spring", "long ago", "by night", "in autumn", "last year", "at dawn", "once more", "as agreed")
-
-
-def sentence(dice: random.Random) -> str:
-    def thing() -> str:
-        return f"{dice.choice(('the', 'a', 'my', 'our'))} {dice.choice(KINDS)} {dice.choice(THINGS)}"
-
-    words = f"the {dice.choice(KINDS)} {dice.choice(PEOPLE)} {dice.choice(WAYS)} {dice.choice(DEEDS)} {thing()}"
-    words += dice.choice((f" of {thing()}", f" with {thing()}", f", and that was {thing()}", ""))
-    return f"{words[0].upper()}{words[1:]} {dice.choice(WHEN)}."
-
-
-def article(seed: str, paragraphs: int = 6) -> str:
-    dice = random.Random(seed)
-    return "\n".join(" ".join(sentence(dice) for _ in range(5)) for _ in range(paragraphs))
-
-
-def page(title: str, body: str) -> bytes:
-    menu = "".join(f"<li><a href='/{w}'>{w}</a></li>" for w in MENU)
-    blocks = "".join(f"<p>{line}</p>" for line in body.split("\n"))
-    return (
-        f"<html lang=en><head><title>{title}</title></head><body><nav><ul>{menu}</ul></nav>"
-        f"<article><h1>{title}</h1>{blocks}</article><footer>Copyright, all rights reserved, buy now, subscribe"
-        f"</footer></body></html>"
-    ).encode()
-
-
-def junk(seed: str) -> bytes:
-    dice = random.Random(seed)
-    lines = "\n".join(" ".join(dice.choice(ADVERTS) for _ in range(40)) for _ in range(8))
-    return page("SALE " + seed, lines)
-
-
-def warc(pages: dict[str, bytes]) -> bytes:
-    out = b""
-    for url, body in pages.items():
-        http = b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n\r\n" + body
-        uuid = hashlib.md5(url.encode()).hexdigest()
-        head = (
-            f"WARC/1.0\r\nWARC-Type: response\r\nWARC-Target-URI: {url}\r\nWARC-Date: 2026-10-01T00:00:00Z\r\n"
-            f"WARC-Record-ID: <urn:uuid:{uuid[:8]}-{uuid[8:12]}-{uuid[12:16]}-{uuid[16:20]}-{uuid[20:]}>\r\n"
-            f"Content-Type: application/http; msgtype=response\r\nContent-Length: {len(http)}\r\n\r\n"
-        ).encode()
-        out += gzip.compress(head + http + b"\r\n\r\n", mtime=0)
-    return out
-
 
 TINY = Rules(
     "demo-1",
@@ -130,7 +70,7 @@ class World:
             task, HOTKEYS[hotkey], load_recipe(recipe), self.bench.crawl, out, events=EventLog(None), left_out=left_out
         )
         assert manifest.rows
-        return pa.parquet.read_table(out / "data.parquet").to_pylist()
+        return pq.read_table(out / "data.parquet").to_pylist()
 
     def publish(
         self,
@@ -161,26 +101,6 @@ class World:
 
     def altered(self, change: Callable[[int, dict], dict]) -> list[dict]:
         return [change(i, dict(row)) for i, row in enumerate(self.rows)]
-
-
-def write_dataset(
-    folder: Path, rows: list[dict], task: Task, hotkey: str, recipe: RecipeRef, **changed: object
-) -> Manifest:
-    folder.mkdir(parents=True, exist_ok=True)
-    table = pa.Table.from_pylist(rows, schema=ROW_SCHEMA)
-    with parquet_writer(folder / "data.parquet") as writer:
-        for path in dict.fromkeys(row["warc_path"] for row in rows):
-            group = table.filter(pa.compute.equal(table["warc_path"], path))
-            writer.write_table(group, row_group_size=max(1, group.num_rows))
-    data = (folder / "data.parquet").read_bytes()
-    entry = FileEntry(path="data.parquet", bytes=len(data), sha256=hashlib.sha256(data).hexdigest(), rows=len(rows))
-    manifest = Manifest(
-        task_id=task.id, hotkey=hotkey, rule_version=task.rule_version, recipe=recipe, files=(entry,),
-        records=len(rows), rows=len(rows), rejected={}, tokens=sum(row["token_count"] for row in rows),
-        root=merkle_root(leaves(table, hotkey)),
-    ).model_copy(update=changed)  # fmt: skip
-    write_file(folder / "manifest.json", manifest.canonical())
-    return manifest
 
 
 @pytest.fixture(scope="session")

@@ -138,14 +138,16 @@ def test_rows_of_another_shard(world):
     assert_fails(world.judge(world.publish(list(world.rows), task=small)), "form", "outside of the shard")
 
 
-def test_earlier_set_of_another_task_copied(world, rival_of):
-    """The same pages, leased under two tasks: the later set is the earlier one."""
-    first = world.publish(list(world.rows))
+@pytest.mark.parametrize("opened_block", [1, 2])
+def test_earlier_set_copied(world, rival_of, opened_block):
+    """The same pages, leased under one task or two: the later set is the earlier one, with a row less."""
+    rows = world.altered(lambda i, row: {**row, "text": row["text"].rsplit("\n", 1)[0]})
+    first = world.publish(rows)
     assert_passes(world.judge(first, workers=None))
-    again = Task(shard=world.task.shard, rule_version="demo-1", opened_block=2)
-    copy = world.publish(list(world.rows), hotkey="bob", task=again)
+    task = Task(shard=world.task.shard, rule_version="demo-1", opened_block=opened_block)
+    copy = world.publish(rows[1:], hotkey="bob", task=task)
     copy = copy.model_copy(update={"commit_block": 250, "rivals": (rival_of(first, 200),)})
-    assert_fails(world.judge(copy), "duplicates", "earlier set")
+    assert_fails(world.judge(copy), "copies", "earlier set")
 
 
 def test_honest_overlap_on_one_shard_is_no_copy(world, canonical, rival_of):
@@ -155,8 +157,8 @@ def test_honest_overlap_on_one_shard_is_no_copy(world, canonical, rival_of):
     second = second.model_copy(update={"commit_block": 250, "rivals": (rival_of(first, 200),)})
     sheet = world.judge(second, workers=None)
     assert_passes(sheet)
-    overlaps = next(v for v in sheet.gates if v.gate == "duplicates").evidence["overlaps"]
-    assert list(overlaps.values()) == [1.0]
+    [shares] = next(v for v in sheet.gates if v.gate == "copies").evidence["rivals"].values()
+    assert shares == {"equal_rows": 1.0, "texts": 0.0, "decisions": 0.0}
 
 
 def test_copied_commitment(world):

@@ -8,7 +8,7 @@ import pytest
 
 from athena.errors import Unavailable
 from athena.events import read_events
-from athena.judge.assess import assess
+from athena.judge.assess import GATES, assess
 from athena.judge.evidence import noting_undecided
 from athena.judge.weights import judged, pay
 from athena.optout import NOTHING_LEFT_OUT, LeftOut
@@ -21,13 +21,11 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:spacy", "ign
 def test_canonical_work_passes_with_full_units(world, canonical):
     sheet = world.judge(world.publish(list(world.rows), recipe=canonical))
     assert sheet.outcome == "pass", sheet.gates
-    assert [v.gate for v in sheet.gates] == [
-        "form", "provenance", "completeness", "duplicates", "contamination", "screens", "canaries",
-    ]  # fmt: skip
+    assert [v.gate for v in sheet.gates] == ["form", *(gate for gate, _ in GATES), "canaries"]
     assert sheet.units == 2.0 and sheet.yield_ratio == 1.0
     assert sheet.effect is not None and sheet.effect.low < 0 < sheet.effect.high
     names = {arm.name for arm in sheet.arms}
-    assert names == {"canonical", "miner", "canary-raw", "canary-shuffled"}
+    assert names == {"canonical", "miner", "canary-raw", "canary-shuffled", "canonical-low", "miner-low"}
     assert canonical_json(sheet.model_dump(mode="json"))
 
 
@@ -41,7 +39,7 @@ def test_domains_that_opted_out_are_left_out_by_miner_and_validator_alike(world,
     assert sheet.outcome == "pass" and sheet.yield_ratio == 1.0, sheet.gates
     careless = world.publish(list(world.rows))
     sheet = world.judge(careless, opt_outs=lambda: entries)
-    assert (sheet.outcome, sheet.gates[-1].gate) == ("fail", "contamination")
+    assert (sheet.outcome, sheet.gates[-1].gate) == ("fail", "privacy")
     assert sheet.gates[-1].reason == "pages of domains that opted out"
     later = (OptOut(domain=domain, reason="take-down", since_block=careless.issued_block + 1),)
     assert world.judge(careless, opt_outs=lambda: later).outcome == "pass"
