@@ -33,9 +33,9 @@ def due_blocks(last_read: int | None, head: int, every: int) -> range:
 def read_commitments(chain: Chain, ledger: LedgerClient, block: int, every: int) -> Iterator[Found]:
     """The commitments that became visible in the `every` blocks before `block`, as of `block`.
 
-    What is malformed, names another hotkey than its signer, was made before its signer registered, or rests on no
-    lease is left out. Raises Unavailable when the chain or the task server cannot be asked: the block is then to be
-    read again; and StateGone where the node does not have the block's state any more.
+    What is malformed, names another hotkey than its signer, was made before its signer registered, rests on no lease,
+    or came after its lease's deadline is left out. Raises Unavailable when the chain or the task server cannot be
+    asked: the block is then to be read again; and StateGone where the node does not have the block's state any more.
     """
     registered = {neuron.hotkey: neuron.registered_block for neuron in chain.neurons(block)}
     block_hash = chain.head(block).hash
@@ -56,6 +56,9 @@ def read_commitments(chain: Chain, ledger: LedgerClient, block: int, every: int)
         lease = min(leases, key=lambda lease: lease.issued_block)
         if lease.task.id != commitment.task_id:  # the id derives from the content: a server cannot swap shards
             log.warning("the task server names another shard for task %s", commitment.task_id)
+            continue
+        if entry.commit_block > lease.deadline_block:
+            log.info("commitment of %s left out: task %s was over", entry.hotkey, commitment.task_id)
             continue
         yield Found(
             commitment=commitment,

@@ -113,9 +113,9 @@ class ProxyRules:
     """The small model that every arm trains from scratch, its budget, and how it is measured.
 
     Version "1": 230,000 parameters and 25 processor seconds an arm, in float32 without AMX; a model of 1.05M reads a
-    third of the tokens in that time. On one draw of `bench_judge.py`, with single arms against the mean of two canonical
-    ones, a text lost by 30 % spam 0.11 bits per byte, by shuffled words 0.19, as a tenth repeated 0.20, by shuffled
-    sentences 0.04, and raw 0.04. Preliminary: the whole benchmark has more draws and arms.
+    third of the tokens in that time. On one draw of `bench_judge.py`, with single arms against the mean of two
+    canonical ones, a text lost by 30 % spam 0.11 bits per byte, by shuffled words 0.19, as a tenth repeated 0.20, by
+    shuffled sentences 0.04, and raw 0.04. Preliminary: the whole benchmark has more draws and arms.
     """
 
     vocab_size: int = 2048
@@ -177,9 +177,9 @@ class ProxyRules:
 class PayRules:
     """Constants of the pay formula, in bits per byte unless they say otherwise."""
 
-    sigma_seed: float = 0.008
-    """σ_B: standard deviation, over seeds, of an arm's mean over domains. Found at this budget 0.0075 (two arms), at 3/8
-    of it and twice the learning rate 0.0096 (three arms). Preliminary: so few arms tell it within a factor of two."""
+    sigma_seed: float = 0.0075
+    """σ_B: standard deviation, over seeds, of an arm's mean over domains. Found at this budget 0.0075 (two arms), at
+    3/8 of it and twice the learning rate 0.0096 (three arms): so few tell it within a factor of two."""
     sigma_domain: float = 0.012
     """The same for one domain, root mean square; found with the same arms. Preliminary as well."""
     sigma_task: float = 0.002

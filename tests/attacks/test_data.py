@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from athena import draw
 from athena.evalpack import EvalPack
 from athena.judge.assess import dataset_folder
 from athena.judge.gates.provenance import GATE as PROVENANCE
@@ -102,6 +103,16 @@ def test_pages_that_quote_the_evaluation(world):
 def test_claims_canonical_but_keeps_the_best_rows_only(world, canonical):
     rows = [row for row in world.rows if row["warc_offset"] % 2]
     assert_fails(world.judge(world.publish(rows, recipe=canonical)), "completeness", "missing")
+
+
+def test_claims_canonical_and_that_missing_rows_were_near_duplicates(world, canonical):
+    """The rows of the first file carry signatures that pair them with the missing rows of the second."""
+    first, second = ([row for row in world.rows if row["warc_path"] == path] for path in world.paths)
+    lies = [{**row, "minhash": other["minhash"]} for row, other in zip(first, second, strict=False)]
+    case = world.publish([*lies, *second[len(second) // 2 :]], recipe=canonical)
+    hashes = (case.model_copy(update={"block_hash": f"0x{number:064x}"}) for number in range(64))
+    drawing_second = next(c for c in hashes if draw.sample(c.seed("warc"), 2, 1) == [1])
+    assert_fails(world.judge(drawing_second), "completeness", "missing")
 
 
 def test_claims_canonical_with_rows_of_its_own(world, canonical):

@@ -104,6 +104,12 @@ def test_a_commitment_from_before_its_signer_registered_is_left_out():
     assert read([committed(ALICE, commitment(ALICE).encode())], lease(ALICE), since=12) == []
 
 
+@pytest.mark.parametrize(("block", "taken"), [(500, 1), (501, 0)])
+def test_a_commitment_after_the_deadline_is_left_out(block, taken):
+    entries = [committed(ALICE, commitment(ALICE).encode(), commit_block=block, visible_block=block)]
+    assert len(read(entries, lease(ALICE), block=510)) == taken
+
+
 @pytest.mark.parametrize(("visible", "blocks"), [(10, [20]), (15, [20]), (19, [20]), (20, [30])])
 def test_every_commitment_is_taken_at_one_block_after_it_became_visible(visible, blocks):
     entries = [committed(ALICE, commitment(ALICE).encode(), visible_block=visible)]
@@ -149,7 +155,8 @@ def test_a_validator_that_was_away_for_days_reads_all_of_them(queue):
 
     chain = Days([])
     chain.reads = []
-    reader = Reader(chain, FakeLedger(lease(ALICE)), queue, every)
+    long = lease(ALICE).model_copy(update={"deadline_block": 50_000})
+    reader = Reader(chain, FakeLedger(long), queue, every)
     queue.note(LAST_READ, 1000)
     head = 1000 + days * BLOCKS_PER_DAY
     counts = []

@@ -57,7 +57,7 @@ def test_canonical_noise_is_hardly_paid():
         account(
             [Judged(f"{i:032x}", 0, "pass", 1.0, dice.gauss(0, sd)) for i in range(10)], RULES, now_block=0
         ).multiplier
-        for _ in range(2000)
+        for _ in range(10_000)
     )
     assert abs(sum(earned) / len(earned) - 1) <= 0.05
     assert earned[int(0.99 * len(earned))] <= 1.2

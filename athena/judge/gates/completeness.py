@@ -5,14 +5,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Set
 
+import numpy.typing as npt
 import pyarrow as pa
 
 from athena.judge.evidence import Evidence
 from athena.judge.verdicts import failed, passed
 from athena.protocol import Verdict
-from athena.refine.text.minhash import buckets
+from athena.refine.text.minhash import buckets, signature
 
 GATE = "completeness"
+Bucket = tuple[int, bytes]
 
 
 def check(evidence: Evidence) -> Verdict:
@@ -42,21 +44,28 @@ def _without_twin(offsets: list[int], evidence: Evidence) -> list[int]:
     if not offsets:
         return []
     missing = _at(set(offsets), evidence.canonical.table)
-    present: set[tuple[int, bytes]] = set()
+    lacking = [_buckets(hashes) for hashes in missing["minhash"].to_pylist()]
+    wanted = set[Bucket]().union(*lacking)
+    present = _proven(_at(evidence.canonical.undecided, evidence.drawn.table), wanted)
     for path in itertools.takewhile(lambda path: path != evidence.warc, evidence.case.task.shard.warc_paths):
-        present |= _buckets(evidence.rows.of_warc(path).table)
-    present |= _buckets(_at(evidence.canonical.undecided, evidence.drawn.table))
-    twins = [bool(_buckets(missing.slice(i, 1)) & present) for i in range(missing.num_rows)]
-    return [o for o, twin in zip(missing["warc_offset"].to_pylist(), twins, strict=True) if not twin]
+        present |= _proven(evidence.rows.of_warc(path).table, wanted)
+    return [o for o, found in zip(missing["warc_offset"].to_pylist(), lacking, strict=True) if not found & present]
 
 
 def _at(offsets: Set[int], table: pa.Table) -> pa.Table:
     return table.filter(pa.array([offset in offsets for offset in table["warc_offset"].to_pylist()], pa.bool_()))
 
 
-def _buckets(table: pa.Table) -> set[tuple[int, bytes]]:
-    found: set[tuple[int, bytes]] = set()
-    for signature in table["minhash"].to_pylist():
-        if signature is not None:
-            found.update((i, bucket.tobytes()) for i, bucket in enumerate(buckets(signature)))
+def _proven(table: pa.Table, wanted: set[Bucket]) -> set[Bucket]:
+    """Those of the wanted buckets that rows have by their texts. The miner wrote the column of signatures itself: it
+    only says where to look."""
+    found = set[Bucket]()
+    for batch in table.select(["minhash", "text"]).to_batches(max_chunksize=1024):
+        for claimed, text in zip(batch["minhash"].to_pylist(), batch["text"], strict=True):
+            if wanted & _buckets(claimed):
+                found |= wanted & _buckets(signature(text.as_py()))
     return found
+
+
+def _buckets(of: npt.ArrayLike | None) -> set[Bucket]:
+    return set() if of is None else {(i, bucket.tobytes()) for i, bucket in enumerate(buckets(of))}
