@@ -113,7 +113,7 @@ class Corpus:
 def evaluation_documents(data: Path, kept: Sequence[WebText], rated_good: Sequence[str]) -> list[EvalDocument]:
     """At most PER_DOMAIN documents in each of nine domains of real text, evenly spread over what there is.
 
-    Paragraphs end as in canonical text, with one line break: two cost a small model 0.2 bits per byte of a domain.
+    Paragraphs end as in canonical text, with one line break, so that no set is measured by how it breaks lines.
     """
     articles = json.loads(gzip.decompress((data / "extraction/scrapinghub/labels.json.gz").read_bytes()))
     books = [data / "text" / f"gutenberg-{name}.txt" for name in BOOKS]

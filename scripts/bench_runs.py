@@ -33,7 +33,7 @@ same pages as the validator, so this is no part of the pay formula."""
 QUICK = {"max_tokens": 80_000, "documents_per_domain": 12}
 """Of a quick run's proxy, which shows that everything works: a fifth of the budget."""
 QUICK_NOISE = 2.0
-"""How many times noisier a quick run is taken to be."""
+"""How many times noisier a quick run is taken to be; arms were found to be 1.6 times."""
 
 
 @dataclass(frozen=True)

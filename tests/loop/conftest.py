@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import signal
 import subprocess
@@ -9,12 +10,28 @@ import sys
 import threading
 import time
 from collections import deque
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
+from athena.crawl import open_crawl
 from athena.events import read_events
+from athena.localnet.ground import build_crawl
+from athena.protocol import SignedRelease
+from athena.refine.records import parse_record
+
+CRAWL = "CC-MAIN-2026-43"
+LOAD = """
+import json, sys
+from transformers import AutoModelForCausalLM, AutoTokenizer
+model, tokenizer = AutoModelForCausalLM.from_pretrained(sys.argv[1]), AutoTokenizer.from_pretrained(sys.argv[1])
+inputs = tokenizer("The library", return_tensors="pt")
+out = model.generate(**inputs, max_new_tokens=12, min_new_tokens=12)
+print(json.dumps({"new_tokens": out.shape[1] - inputs["input_ids"].shape[1]}))
+"""
 
 
 class Demo:
@@ -165,3 +182,43 @@ def common_crawl():
     for server in servers:
         server.shutdown()
         server.server_close()
+
+
+@pytest.fixture
+def served_crawl(tmp_path, common_crawl):
+    """A made-up crawl under a real crawl's name, behind a server that now and then says Slow Down."""
+    root = tmp_path / "served"
+    crawl = build_crawl(root, seed=5, pages=120, warcs=2)
+    (root / "crawl-data" / CRAWL).mkdir()
+    listing = "warc.paths.gz"
+    (root / "crawl-data" / crawl.crawl_id / listing).rename(root / "crawl-data" / CRAWL / listing)
+    return common_crawl(root, faults=["", "slow-down", "", "drop", "", "slow-down"])
+
+
+@pytest.fixture
+def over_http(served_crawl):
+    """The demo's arguments that read the served crawl."""
+    return "--crawl", CRAWL, "--crawl-url", served_crawl.url
+
+
+@pytest.fixture
+def check_release(served_crawl):
+    """A check that a demo's release learnt something, that transformers loads it, and that its lineage leads to records
+    of the served crawl."""
+
+    def check(folder: Path) -> None:
+        release = SignedRelease.model_validate_json((folder / "release.json").read_bytes()).release
+        assert sum(release.bits_per_byte_after.values()) < sum(release.bits_per_byte_before.values())
+        command = [sys.executable, "-c", LOAD, str(folder)]
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert json.loads(text)["new_tokens"] == 12
+        lineage = pq.read_table(folder / "lineage.parquet").to_pylist()
+        assert len(lineage) == sum(entry.documents for entry in release.lineage) > 0
+        assert served_crawl.ranges > 0
+        with closing(open_crawl(served_crawl.url)) as crawl:
+            for entry in random.Random(1).sample(lineage, 5):
+                raw = crawl.read_range(entry["warc_path"], entry["warc_offset"], entry["warc_length"])
+                record = parse_record(raw, entry["warc_path"], entry["warc_offset"])
+                assert record.record_id == entry["record_id"] and record.url == entry["url"]
+
+    return check

@@ -19,6 +19,17 @@ def test_the_demo_as_people_run_it(demo):
     assert len(summary["leases"]) == 6 and {lease["state"] for lease in summary["leases"]} == {"submitted"}
 
 
+def test_the_demo_reads_a_crawl_over_http_and_ends_with_a_release(demo, over_http, check_release):
+    run = demo(*over_http)
+    assert run.finish() == 0, run.output()
+    summary = run.summary()
+    weights = summary["mean_weights"]
+    assert weights["miner-lazy"] == min(weights.values()) < min(weights["miner-canon"], weights["miner-strict"])
+    assert "miner-lazy" in summary["order"][-1] and "miner-canon" not in summary["order"][-1]
+    assert sum(summary["miners"]["miner-strict"]["dropped"].values()) > 0
+    check_release(run.out / "release")
+
+
 @pytest.mark.skipif(not REAL_WARCS.exists(), reason="real web pages are not on this machine")
 def test_real_warc_files(demo):
     """Pages of Common Crawl, a file without HTML, one that is a bomb, and an ARC file, which is none."""

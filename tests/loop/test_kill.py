@@ -1,4 +1,7 @@
-"""Kill -9 every process once, while it holds unfinished work: the loop completes, nothing is lost or leased twice."""
+"""Kill -9 every process once, while it holds unfinished work: the loop completes, nothing is lost or leased twice.
+
+The crawl is read over HTTP, as Common Crawl would be, and the release that comes out is whole.
+"""
 
 import os
 import random
@@ -62,9 +65,9 @@ ROOMS = [
 ]
 
 
-def test_kill_each_process_once_in_the_middle_of_its_work(demo, is_alive):
+def test_kill_each_process_once_in_the_middle_of_its_work(demo, is_alive, over_http, check_release):
     rng = random.Random(20261121)
-    run = demo("--pages", "120", "--seed", "3")
+    run = demo(*over_http)
     killed = {}
     for room, works in ROOMS:
         run.wait_until(lambda room=room, works=works: works(run, room), f"{room} at work")
@@ -89,3 +92,4 @@ def test_kill_each_process_once_in_the_middle_of_its_work(demo, is_alive):
         done = {(e["task"], e["hotkey"]) for e in run.events(validator, "judge.done") if e["outcome"] != "none"}
         assert len(done) == len(summary["leases"]), f"{validator} lost a submission"
     assert summary["release"]["training_tokens"] > 0
+    check_release(run.out / "release")
