@@ -16,9 +16,8 @@ $(VENV)/.ready: setup.py requirements.lock scripts/setup.sh
 demo: setup  ## the whole loop on this machine: WARC files in, a released model out (ARGS="--warc FILE")
 	$(BIN)/athena demo $(ARGS)
 
-test: setup  ## the test suite: unit tests on all cores, then the whole-loop tests
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --ignore tests/loop -m "not full"
-	$(BIN)/python -m pytest -n 3 --dist load tests/loop -m "not full"
+test: setup  ## the test suite; the longest tests first, among them a whole loop whose processes are killed
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not full"
 
 test-full: setup  ## everything, full-size runs included
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --ignore tests/loop

@@ -478,7 +478,7 @@ def test_poison_in_any_field_is_text_or_refused(scene, submission_for):
     bearer = f"Bearer {service.operators.create_key(('crawls', 'tasks', 'bans', 'opt-outs'), '')}"
     gate = {"gate": "form", "outcome": "pass", "reason": "none", "evidence": {"rows": [1, "x"]}}
     arm = {"name": "miner", "seed": "5" * 64, "tokens": 5, "bits_per_byte": {"news": 1.25}}
-    effect = {"mean": 0.5, "low": 0.25, "high": 0.75, "by_domain": {"news": 0.5}}
+    effect = {"mean": 0.5, "low": 0.25, "high": 0.75, "by_domain": {"news": 0.5}, "errors": {"news": 0.25}}
     score = body_of(scene.sheet_by(validator, lease))["sheet"] | {"gates": [gate], "arms": [arm], "effect": effect}
     submission = body_of(submission_for(lease))
     submission["manifest"]["files"] = [{"path": "data/0.parquet", "bytes": 5, "sha256": "1" * 64, "rows": 4}]
