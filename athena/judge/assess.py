@@ -71,10 +71,9 @@ class Bench:
 
     `workers` train proxy models; whoever makes a bench closes it. Without workers nothing is compared. `opt_outs`
     gives the list of domains that asked to be left out, as the task server tells it now. `gates` are run in order.
-    `known` are filters of public releases, which submissions may not repeat.
-    `base` is the checkpoint that the rules name, where they name one.
-    What is made for a case, and can be made again, lies in `scratch`, by default in `workdir`. Where evaluation packs
-    follow one another, `pack_at` takes them from `packs`.
+    `known` are filters of public releases, which submissions may not repeat; `base` is the checkpoint that the rules
+    name, where they name one. What is made for a case, and can be made again, lies in `scratch`, by default in
+    `workdir`. Where evaluation packs follow one another, `pack_at` takes them from `packs`.
     """
 
     hub: Hub

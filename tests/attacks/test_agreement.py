@@ -43,6 +43,7 @@ def agreement(cases, weights_of):
     return min(np.corrcoef(one, other)[0, 1] for one, other in itertools.combinations(weights, 2))
 
 
+@pytest.mark.full
 def test_three_validators_agree_on_three_miners(world, canonical, weights_of):
     cases = [
         world.publish(list(world.rows), recipe=canonical),

@@ -51,9 +51,10 @@ def test_stops_cleanly_on_a_signal_with_clients_connected(own_node, connect):
         assert own_node.stop(signal.SIGINT) == 0
 
 
-def test_block_events_are_rare_and_count_what_waits(node):
-    wait_for(lambda: len(node.events("devchain.block")) >= 2)
-    first, second = node.events("devchain.block")[:2]
+def test_block_events_are_rare_and_count_what_waits(own_node):
+    own_node.start()
+    wait_for(lambda: len(own_node.events("devchain.block")) >= 2)
+    first, second = own_node.events("devchain.block")[:2]
     assert second["block"] - first["block"] == 20
     assert first["pending"] == first["sealed"] == 0
 
