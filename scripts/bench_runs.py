@@ -25,7 +25,6 @@ from athena.judge.proxy.arms import EvalSet, Job, Measured, ProxyWorkers, save_d
 from athena.judge.rules import ProxyRules, Rules, rules_of
 from athena.protocol import Arm, Effect
 
-_TWO_SIDED_95 = 1.96
 SAMPLE_SPREAD = 0.01
 """Standard deviation of an arm's bits per byte over disjoint samples of one quality, with the noise of seeds taken out:
 found 0.009 on four samples of 207 real pages, one arm each, at rule version 1's budget. Miners of a task refine the
@@ -165,7 +164,7 @@ def contrast(candidate: Sequence[Measured], reference: Sequence[Measured], setti
     effect = score.effect(measured, pay, draw.seed_of("00" * 32, "bench"))
     difference = score.mean(effect.by_domain)
     noise = score.spread(pay.sigma_seed, len(candidate), len(reference))
-    margin = _TWO_SIDED_95 * math.hypot(noise, score.spread(setting.sample_spread, 1, 1))
+    margin = score.TWO_SIDED_95 * math.hypot(noise, score.spread(setting.sample_spread, 1, 1))
     return Contrast(difference, difference - margin, difference + margin, effect)
 
 

@@ -240,7 +240,7 @@ class _Assessment:
         outcome = self._verdicts[-1].outcome
         measured = compared.measured if compared is not None else ()
         yielded = compared.yield_ratio if compared is not None else 0.0
-        time = self._time_factor()
+        time = case.time_factor(bench.rules.pay)
         weighed = outcome == "pass"
         return ScoreSheet(
             task_id=case.task.id,
@@ -261,12 +261,6 @@ class _Assessment:
             units=score.units(len(case.task.shard.warc_paths), yielded, time) if weighed else 0.0,
             basis=_basis(case),
         )
-
-    def _time_factor(self) -> float:
-        case = self._case
-        elapsed, limit = (block - case.issued_block for block in (case.commit_block, case.deadline_block))
-        median = case.median_blocks if case.median_blocks is not None else elapsed
-        return score.time_factor(elapsed, median, limit, self._bench.rules.pay)
 
 
 def _basis(case: Case) -> Basis:

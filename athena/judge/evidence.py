@@ -16,9 +16,10 @@ from pydantic import Field
 from athena import draw
 from athena.crawl import Crawl
 from athena.evalpack import EvalPack
+from athena.judge import score
 from athena.judge.known import KnownRelease
 from athena.judge.public_work import PublicWork
-from athena.judge.rules import Rules
+from athena.judge.rules import PayRules, Rules
 from athena.optout import LeftOut
 from athena.protocol import Commitment, Hotkey, Manifest, Noun, Task
 from athena.refine.recipe import Recipe
@@ -107,6 +108,12 @@ class Case(Found):
         """The seed of one proxy run, 64 hex characters. Arms that nobody owns are shared by all cases of the task."""
         seed_of = self.seed if owner else self.reference_seed
         return seed_of("arm", name, owner, str(number)).hex()
+
+    def time_factor(self, rules: PayRules) -> float:
+        """τ of the work, from the blocks of lease, commitment and deadline."""
+        elapsed, limit = (block - self.issued_block for block in (self.commit_block, self.deadline_block))
+        median = elapsed if self.median_blocks is None else self.median_blocks
+        return score.time_factor(elapsed, median, limit, rules)
 
 
 class Rows:

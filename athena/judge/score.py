@@ -17,7 +17,8 @@ from athena.judge.rules import PayRules, Rules
 from athena.protocol import MAX_BITS_PER_BYTE, Arm, Effect, Verdict
 
 NAMES = CANONICAL, MINER, RAW, SHUFFLED = "canonical", "miner", "canary-raw", "canary-shuffled"
-_TWO_SIDED_95 = 1.96
+TWO_SIDED_95 = 1.96
+"""Standard errors to each side of a 95 % interval."""
 
 
 def arms_named(arms: Sequence[Arm], name: str) -> list[Arm]:
@@ -64,7 +65,7 @@ def effect_of_arms(arms: Sequence[Arm], errors: Mapping[str, float], rules: PayR
     theirs, ours = mean_by_domain(miner), mean_by_domain(canonical)
     by_domain = {domain: ours[domain] - theirs[domain] for domain in ours}
     delta = mean({domain: clip(value, -rules.clip, rules.clip) for domain, value in by_domain.items()})
-    margin = _TWO_SIDED_95 * spread(rules.sigma_seed, len(miner), len(canonical))
+    margin = TWO_SIDED_95 * spread(rules.sigma_seed, len(miner), len(canonical))
     return Effect(mean=delta, low=delta - margin, high=delta + margin, by_domain=by_domain, errors=dict(errors))
 
 

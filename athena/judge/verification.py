@@ -136,9 +136,7 @@ def _effect(sheet: ScoreSheet, rules: Rules) -> Iterator[Difference]:
 
 
 def _pay(sheet: ScoreSheet, case: Case, rules: Rules) -> Iterator[Difference]:
-    elapsed, limit = (block - case.issued_block for block in (case.commit_block, case.deadline_block))
-    median = elapsed if case.median_blocks is None else case.median_blocks
-    time = score.time_factor(elapsed, median, limit, rules.pay)
+    time = case.time_factor(rules.pay)
     yield from _apart("time factor", sheet.time_factor, time, _EXACT)
     passed = sheet.outcome == "pass"
     units = score.units(len(case.task.shard.warc_paths), sheet.yield_ratio, time) if passed else 0.0

@@ -10,7 +10,6 @@ from athena.judge.rules import Rules
 from athena.judge.weights import Judged, account
 from athena.protocol import Arm, ScoreSheet
 
-TWO_SIDED_95 = 1.96
 MOST_TASKS = 40
 
 
@@ -63,8 +62,8 @@ def domains(sheet: ScoreSheet, rules: Rules) -> tuple[Domain, ...]:
             canonical=ours[name],
             miner=theirs[name],
             difference=value,
-            low=value - TWO_SIDED_95 * errors[name],
-            high=value + TWO_SIDED_95 * errors[name],
+            low=value - score.TWO_SIDED_95 * errors[name],
+            high=value + score.TWO_SIDED_95 * errors[name],
             harmed=name in harmed,
         )
         for name, value in sorted(sheet.effect.by_domain.items())

@@ -17,7 +17,7 @@ from athena.chain.client import Chain
 from athena.chain.wallets import Wallet
 from athena.client import LedgerClient
 from task_server.app import create_app
-from task_server.columns import micros
+from task_server.columns import micros, moment
 from task_server.ledger import Ledger
 from task_server.membership import ChainMembership
 from task_server.settings import TaskServerSettings
@@ -36,6 +36,10 @@ class HeldClock:
 
     def __call__(self) -> int:
         return self.micros
+
+    @property
+    def now(self) -> datetime:
+        return moment(self.micros)
 
     def advance(self, seconds: float) -> None:
         self.micros += round(seconds * SECOND)

@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -29,44 +28,17 @@ from athena.chain.client import Head, Neuron
 from athena.chain.wallets import hotkey_of, open_wallet, sign
 from athena.client import LedgerClient
 from athena.errors import Forbidden, Unavailable
-from athena.protocol import (
-    DatasetRef,
-    Lease,
-    Manifest,
-    RecipeRef,
-    ScoreSheet,
-    SignedSheet,
-    Submission,
-)
+from athena.protocol import DatasetRef, Lease, Manifest, RecipeRef, ScoreSheet, SignedSheet, Submission
+from scripts.attacks.ledger_service import HeldClock
 from task_server.app import create_app
-from task_server.columns import micros, moment
 from task_server.crawl import Opening, import_crawl
 from task_server.ledger import Ledger
 from task_server.operators import Operators
 from task_server.settings import TaskServerSettings
 from task_server.store import Store, open_store
-from task_server.transaction import SECOND
 
 CRAWL = "LOCAL-test"
 HEX40, HEX64 = "a" * 40, "b" * 64
-START = datetime(2026, 11, 21, tzinfo=UTC)
-
-
-@dataclass
-class HeldClock:
-    """A task_server.transaction.Clock that stands still until the test moves it."""
-
-    micros: int = micros(START)
-
-    def __call__(self) -> int:
-        return self.micros
-
-    @property
-    def now(self) -> datetime:
-        return moment(self.micros)
-
-    def advance(self, seconds: float) -> None:
-        self.micros += round(seconds * SECOND)
 
 
 @dataclass

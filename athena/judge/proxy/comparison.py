@@ -24,7 +24,6 @@ from athena.protocol import Arm, Hex64, Noun, Verdict
 
 LOW = {score.MINER: "miner-low", score.CANONICAL: "canonical-low"}
 """Arms of the second protocol."""
-_TWO_SIDED_95 = 1.96
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ def _difference(arms: Sequence[Arm], ours: str, theirs: str, rules: Rules) -> tu
     """Mean over domains of ours less theirs, and how far from zero chance takes it in 95 of 100 cases."""
     runs = [score.arms_named(arms, name) for name in (ours, theirs)]
     means = [score.mean(score.mean_by_domain(found)) for found in runs]
-    return means[0] - means[1], _TWO_SIDED_95 * score.spread(rules.pay.sigma_seed, *map(len, runs))
+    return means[0] - means[1], score.TWO_SIDED_95 * score.spread(rules.pay.sigma_seed, *map(len, runs))
 
 
 class _Shelf:
