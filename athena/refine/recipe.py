@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib
-import importlib.util
 import json
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 from typing import Any, ClassVar, Protocol, cast
 
 from athena.durable import sha256_of
@@ -209,12 +209,12 @@ def load_recipe(spec: str) -> Recipe:
 def _load_file(path: Path) -> Recipe:
     if not path.is_file():
         raise NotFound(f"no recipe file {path}")
-    module_spec = importlib.util.spec_from_file_location(f"athena_recipe_{path.stem}", path)
-    assert module_spec is not None and module_spec.loader is not None  # the path ends in .py
-    module = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(module)
+    source = path.read_bytes()  # once: what runs is what is hashed, whatever lies in a cache or is written meanwhile
+    module = ModuleType(f"athena_recipe_{path.stem}")
+    module.__file__ = str(path)
+    exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)
     recipe = _recipe_of(module, str(path))
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = hashlib.sha256(source).hexdigest()
     return dataclasses.replace(recipe, source_sha256=digest, path=str(path.resolve()))
 
 
