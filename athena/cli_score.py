@@ -81,13 +81,13 @@ def score_dataset(
 
     version = rules_of(rules)
     sources = Sources(hub, tuple(warc or ()), server, crawl_url, eval_pack, tuple(known_release or ()))
-    sheet = judged(dataset, sources, version, Console(stderr=as_json), proxies=proxy)
+    trial = judged(dataset, sources, version, Console(stderr=as_json), proxies=proxy)
     if html is not None:
-        write_page(html, sheet, version)
+        write_page(html, trial.sheet, version, trial.measured)
     if as_json:
-        typer.echo(json_line(sheet))
+        typer.echo(json_line(trial.sheet))
     else:
-        print_report(sheet, version, Console())
+        print_report(trial.sheet, version, Console(), trial.measured)
 
 
 @app.command()

@@ -274,10 +274,20 @@ class PackShelf:
         """The pack in use at a block. Raises Misconfigured where there is none, and as `load_pack` does."""
         infos = self.infos()
         info = current(infos.values(), block)
+        return self._load(next(folder for folder, found in infos.items() if found == info), info)
+
+    def sealed_half_of(self, public: EvalPack) -> EvalPack | None:
+        """The half that a pack promised, if it is here. Raises as `load_pack` does."""
+        promised = public.info.sealed
+        found = ((folder, info) for folder, info in self.infos().items() if info.digest() == promised)
+        here = next(found, None)
+        return None if here is None else self._load(*here)
+
+    def _load(self, folder: Path, info: PackInfo) -> EvalPack:
         with self._loading:
             pack = next((pack for pack in self._loaded if pack.info == info), None)
             if pack is None:
-                pack = load_pack(next(folder for folder, found in infos.items() if found == info))
+                pack = load_pack(folder)
                 self._loaded = (pack, *self._loaded[:1])
             return pack
 

@@ -126,6 +126,9 @@ class ValidatorSettings(NodeSettings):
     """Folder of this node's durable state; a restart goes on from it."""
     eval_pack: Path = Path("~/.athena/eval-pack")
     """Folder of the evaluation pack, or of packs that follow one another: the one in use at the seed block judges."""
+    sealed_pack: Path | None = None
+    """Folder of the sealed half of that pack, or of several such folders, where this validator holds it: its proxy
+    models are measured on both, and `athena validator status` says who gains on the public half alone."""
     commit_read_blocks: Annotated[int, Field(ge=1)] = 25
     """Commitments are read at every multiple of this many blocks."""
     weight_blocks: Annotated[int, Field(ge=1)] = 360

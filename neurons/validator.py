@@ -10,8 +10,8 @@ import logging
 from athena.chain.client import Chain
 from athena.chain.wallets import sign
 from athena.crawl import Manners, open_crawl
-from athena.errors import AthenaError, RateLimited, Unavailable
-from athena.evalpack import PackShelf
+from athena.errors import AthenaError, Misconfigured, RateLimited, Unavailable
+from athena.evalpack import EvalPack, PackShelf
 from athena.events import EventLog
 from athena.hub import open_hub
 from athena.judge.assess import Bench
@@ -20,6 +20,7 @@ from athena.judge.outbox import SheetRepository
 from athena.judge.proxy.arms import ProxyWorkers, devices_here
 from athena.judge.queue import QUEUE_FILE, CaseQueue
 from athena.judge.rules import rules_of
+from athena.judge.sealed import SealedHalves
 from athena.judge.weighing import Weigher
 from athena.judge.work import Judge, Reader
 from athena.node import Member, join_subnet, patiently, run_node
@@ -76,8 +77,21 @@ def _judge(settings: ValidatorSettings, member: Member, rule_version: str, event
     return Judge(
         state / QUEUE_FILE, bench, member.ledger, lambda message: sign(member.wallet, message),
         cases=settings.num_cases, sheets=SheetRepository(hub, name, state / "sheets") if name else None,
-        max_bytes=int(settings.disk_gib * (1 << 30)),
+        max_bytes=int(settings.disk_gib * (1 << 30)), sealed=_sealed_halves(settings, bench.pack),
     )  # fmt: skip
+
+
+def _sealed_halves(settings: ValidatorSettings, pack: EvalPack) -> SealedHalves | None:
+    """Raises Misconfigured where the pack in use promises another half than is here."""
+    if settings.sealed_pack is None:
+        return None
+    shelf = PackShelf(settings.sealed_pack.expanduser())
+    if shelf.sealed_half_of(pack) is None:
+        raise Misconfigured(
+            f"{settings.sealed_pack} holds no sealed half of pack {pack.hash[:16]}…",
+            remedy="name the folder that `athena evalpack build` made with that pack, or leave sealed_pack out",
+        )
+    return SealedHalves(shelf)
 
 
 if __name__ == "__main__":

@@ -70,5 +70,5 @@ def _mc2(model: Decoder, item: ClozeItem, rules: ProxyRules) -> float:
 
 def _log_probability(model: Decoder, context: list[int], choice: list[int], length: int) -> Tensor:
     window = torch.tensor([[*context, *choice][-length - 1 :]])
-    losses = model.loss(window[:, :-1], window[:, 1:], reduction="none")
-    return -losses[-len(choice) :].sum()
+    losses = model.losses(window[:, :-1], window[:, 1:])
+    return -losses[0, -len(choice) :].sum()

@@ -185,10 +185,23 @@ class Chain:
             for uid, (hotkey, coldkey, stake, permit, incentive, since, update) in enumerate(columns)
         ]
 
+    def owner_hotkey(self, block: int | None = None) -> str:
+        """The hotkey of the subnet's owner as of finalized `block`, by default the newest; registered or not.
+
+        What incentive it would get, the chain burns or recycles. A subnet without an owner has the account of 32 zero
+        bytes, which nobody can register. Raises NotFound like `head`.
+        """
+
+        async def step(client: Any, substrate: Any) -> Any:
+            snapshot = await client.at((await self._head(substrate, block)).number)
+            return await snapshot.query(storage.SubtensorModule.SubnetOwnerHotkey, [self._netuid])
+
+        return str(self._link.call(step))
+
     def set_weights(self, weights: Mapping[str, float]) -> None:
         """Sets the validator's weights, of which only the proportions matter, by hotkey.
 
-        Uids are those of this moment; hotkeys that have none are left out. To burn, give the hotkey of uid 0 a
+        Uids are those of this moment; hotkeys that have none are left out. To burn, give the owner's hotkey a
         weight. Raises BadInput where no registered hotkey has a positive weight, or one is negative or not finite.
         """
         wallet = self._wallet()
@@ -199,7 +212,7 @@ class Chain:
             uids = dict(await client.query_map(storage.SubtensorModule.Uids, [self._netuid]))
             by_uid = {uids[hotkey]: weight for hotkey, weight in weights.items() if hotkey in uids and weight > 0}
             if not by_uid:
-                raise BadInput("no registered hotkey has a positive weight", remedy="give the hotkey of uid 0 one")
+                raise BadInput("no registered hotkey has a positive weight", remedy="give the owner's hotkey one")
             intent = bt.SetWeights(netuid=self._netuid, weights=by_uid)
             await _settled(lambda: client.execute(intent, wallet))
 

@@ -139,15 +139,18 @@ class Bench:
             return Rows(ROW_SCHEMA.empty_table())
 
 
-def assess(case: Case, bench: Bench) -> ScoreSheet:
+def assess(case: Case, bench: Bench, compared: Callable[[Comparison], None] = lambda _: None) -> ScoreSheet:
     """Judges one commitment. Never raises for a miner's or a service's fault: the sheet's outcome says what happened.
 
     fail: a gate found a fault of the dataset. none: this validator could not tell (a service or this machine failed,
     or its canaries came out of order) and should try again later. pass: `units` and, where something could be
-    compared, `effect` are set.
+    compared, `effect` are set. Where proxies ran, `compared` is told what they measured: more than a sheet holds.
     """
     bench.events.emit("judge.start", task=case.task.id, hotkey=case.hotkey)
-    sheet = _Assessment(case, bench).run()
+    assessment = _Assessment(case, bench)
+    sheet = assessment.run()
+    if assessment.comparison is not None:
+        compared(assessment.comparison)
     found = sheet.effect
     bench.events.emit(
         "judge.done", task=case.task.id, hotkey=case.hotkey, outcome=sheet.outcome, units=sheet.units,
@@ -167,7 +170,7 @@ class _Assessment:
     def __init__(self, case: Case, bench: Bench) -> None:
         self._case, self._bench = case, bench
         self._verdicts: list[Verdict] = []
-        self._comparison: Comparison | None = None
+        self.comparison: Comparison | None = None
 
     def run(self) -> ScoreSheet:
         with contextlib.suppress(_Stopped):
@@ -219,7 +222,7 @@ class _Assessment:
     def _compare(self, evidence: Evidence, workers: ProxyWorkers) -> Verdict:
         """The proxy's verdict: its canaries'. Keeps the comparison for the sheet."""
         bench = self._bench
-        self._comparison = compare(
+        self.comparison = compare(
             evidence,
             raw=lambda path: bench.refined(path, bench.raw_recipe, evidence.left_out),
             workers=workers,
@@ -227,7 +230,7 @@ class _Assessment:
             finished=self._arm_done,
             base=bench.base,
         )
-        return self._comparison.canaries or passed(PROXY, compared=False)
+        return self.comparison.canaries or passed(PROXY, compared=False)
 
     def _arm_done(self, arm: Arm, done: int, total: int) -> None:
         self._bench.events.emit(
@@ -236,7 +239,7 @@ class _Assessment:
         )  # fmt: skip
 
     def _sheet(self) -> ScoreSheet:
-        case, bench, compared = self._case, self._bench, self._comparison
+        case, bench, compared = self._case, self._bench, self.comparison
         outcome = self._verdicts[-1].outcome
         measured = compared.measured if compared is not None else ()
         yielded = compared.yield_ratio if compared is not None else 0.0

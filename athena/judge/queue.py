@@ -30,6 +30,14 @@ CREATE TABLE IF NOT EXISTS cases (
     published INTEGER NOT NULL DEFAULT 0,
     unfinished INTEGER NOT NULL DEFAULT 0
 ) STRICT;
+CREATE TABLE IF NOT EXISTS gains (
+    key TEXT PRIMARY KEY,
+    pack TEXT NOT NULL,
+    rule_version TEXT NOT NULL,
+    hotkey TEXT NOT NULL,
+    public REAL NOT NULL,
+    sealed REAL NOT NULL
+) STRICT;
 CREATE TABLE IF NOT EXISTS notes (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
 """
 # What is asked for twice a second are the few cases that something is still to be done about, of all ever judged.
@@ -70,6 +78,16 @@ class Known:
     commit_block: int
     payload: str
     settled: bool
+
+
+@dataclass(frozen=True)
+class Gains:
+    """What cases gained on both halves of the pack with this hash: (hotkey, effect on the public, on the sealed half),
+    in the order in which they were kept."""
+
+    pack: str
+    rule_version: str
+    effects: list[tuple[str, float, float]]
 
 
 class CaseQueue:
@@ -198,6 +216,22 @@ class CaseQueue:
         for (payload,) in self._db.execute(query, (since_block,)):
             yield payload
 
+    def keep_gain(self, key: str, *, pack: str, rule_version: str, hotkey: str, public: float, sealed: float) -> None:
+        """Keeps a case's effects on both halves of a pack, which the hash of its public half names. The first stays."""
+        self._db.execute(
+            "INSERT INTO gains VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            (key, pack, rule_version, hotkey, public, sealed),
+        )
+
+    def gains(self) -> Gains | None:
+        """Those of the pack and the rule version of the one that was kept last; None where none was."""
+        last = self._db.execute("SELECT pack, rule_version FROM gains ORDER BY rowid DESC LIMIT 1").fetchone()
+        if last is None:
+            return None
+        query = "SELECT hotkey, public, sealed FROM gains WHERE pack = ? AND rule_version = ? ORDER BY rowid"
+        pack, rule_version = last
+        return Gains(pack, rule_version, self._db.execute(query, last).fetchall())
+
     def note(self, name: str, value: int) -> None:
         """Keeps a number under a name, such as the last block that was read."""
         self._db.execute("INSERT OR REPLACE INTO notes (name, value) VALUES (?, ?)", (name, value))
@@ -224,6 +258,7 @@ class CaseQueue:
             "to_be_tried_again": counts.get("none", 0),
             "sheets_to_post": unposted,
             "sheets_to_publish": unpublished,
+            "measured_on_both_halves": self._db.execute("SELECT count(*) FROM gains").fetchone()[0],
             LAST_READ: self.noted(LAST_READ),
             WEIGHED_BLOCK: self.noted(WEIGHED_BLOCK),
         }

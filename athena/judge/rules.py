@@ -118,15 +118,18 @@ class ProxyRules:
     shuffled sentences 0.04, and raw 0.04. Preliminary: the whole benchmark has more draws and arms.
     """
 
-    vocab_size: int = 2048
+    vocab_size: int = 4096
     """The first tokens of the shared byte-level BPE; a prefix of a BPE's merges is a BPE."""
     hidden_size: int = 64
     num_layers: int = 2
     num_heads: int = 2
     length: int = 256
     """Tokens in a window, in training and in evaluation."""
-    max_tokens: int = 400_000
-    """B_max. An arm trains for B = min(canonical tokens of the WARC file, B_max), whatever its own size."""
+    max_tokens: int = 500_000
+    """B_max. An arm trains for B = min(canonical tokens of the WARC file, B_max), whatever its own size, ..."""
+    max_epochs: int = 4
+    """... but reads no text more often than this: a small model would forget what it learnt from it, and repeating
+    text up to four times costs a large one next to nothing (Muennighoff et al. 2023)."""
     min_tokens: int = 100_000
     """What a run from scratch needs. Of a WARC file with fewer canonical tokens another of the shard is drawn."""
     batch_windows: int = 8
@@ -137,6 +140,10 @@ class ProxyRules:
     """Linear decay to zero over the last part of the steps: mid-schedule readings carry three times the noise."""
     documents_per_domain: int = 32
     windows_per_document: int = 1
+    opening_tokens: int = 64
+    """A document's first ones, at most half of them, are read and not measured. There a small model cannot know yet
+    what kind of text it reads, and expects what it was trained on most: what half of a set is says little of what the
+    other half taught."""
     cloze_per_domain: int = 16
     """Cloze items of each domain that has some."""
     miner_seeds: int = 3
@@ -272,6 +279,7 @@ def _demo() -> Rules:
             weight_decay=0.0,
             documents_per_domain=24,
             windows_per_document=1,
+            opening_tokens=0,
             cloze_per_domain=24,
             miner_seeds=2,
             canonical_seeds=2,

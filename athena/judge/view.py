@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from athena.judge import score
+from athena.judge.proxy.measured import Measured
 from athena.judge.rules import Rules
 from athena.judge.weights import Judged, account
 from athena.protocol import Arm, ScoreSheet
@@ -36,6 +37,20 @@ class Runs:
     name: str
     bits_per_byte: tuple[float, ...]
     mean: float
+
+
+@dataclass(frozen=True)
+class LearningCurve:
+    """How models learnt from one kind of text: bits per byte of what they just read, at each of `tokens` read.
+
+    `runs` are single models, of which `mean` is the mean. Different text is harder or easier to learn: the curves say
+    how training went, not which text is better.
+    """
+
+    name: str
+    tokens: tuple[int, ...]
+    runs: tuple[tuple[float, ...], ...]
+    mean: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -78,6 +93,23 @@ def runs(arms: Sequence[Arm]) -> tuple[Runs, ...]:
     }
     found = (Runs(name, values, sum(values) / len(values)) for name, values in by_name.items())
     return tuple(sorted(found, key=lambda runs: (runs.mean, runs.name)))
+
+
+def learning_curves(measured: Sequence[Measured]) -> tuple[LearningCurve, ...]:
+    """Of canonical text, then of the miner's; a kind without any curve is left out."""
+    found = []
+    for name in (score.CANONICAL, score.MINER):
+        curves = [m.curve for m in measured if m.arm.name == name and m.curve]
+        axes = [tuple(point.tokens for point in curve) for curve in curves]
+        runs = tuple(
+            tuple(point.bits_per_byte for point in curve)
+            for curve, axis in zip(curves, axes, strict=True)
+            if axis == axes[0]
+        )
+        if runs:
+            mean = tuple(sum(values) / len(values) for values in zip(*runs, strict=True))
+            found.append(LearningCurve(name, axes[0], runs, mean))
+    return tuple(found)
 
 
 def pay_curve(sheet: ScoreSheet, rules: Rules) -> PayCurve | None:

@@ -53,7 +53,8 @@ class Weigher(Watched):
             sent = self._sent is not None and any(
                 neuron.hotkey == self._hotkey and neuron.last_update >= self._sent for neuron in neurons
             )
-            weights = weights_now(queue, self._ledger, neurons, self._rule_version, block)
+            owner = self._chain.owner_hotkey()
+            weights = weights_now(queue, self._ledger, neurons, owner, self._rule_version, block)
             if weights is None:
                 self._put_off(block)
                 return False

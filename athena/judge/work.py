@@ -23,9 +23,11 @@ from athena.judge.assess import Bench, Case, Rival, assess, dataset_folder
 from athena.judge.disk import task_folder, tidy
 from athena.judge.evidence import Found
 from athena.judge.outbox import SheetRepository, post
+from athena.judge.proxy.comparison import Comparison
 from athena.judge.queue import LAST_READ, CaseQueue
 from athena.judge.reading import due_blocks, read_commitments
 from athena.judge.rules import rules_of
+from athena.judge.sealed import SealedHalves
 from athena.judge.watched import Watched
 from athena.protocol import SignedSheet
 
@@ -104,9 +106,10 @@ class Judge:
         cases: int = 1,
         sheets: SheetRepository | None = None,
         max_bytes: int | None = None,
+        sealed: SealedHalves | None = None,
     ) -> None:
         self._queue_file, self._bench, self._ledger, self._sign = queue_file, bench, ledger, sign
-        self._sheets, self._max_bytes = sheets, max_bytes
+        self._sheets, self._max_bytes, self._sealed = sheets, max_bytes, sealed
         self._threads = [Watched(f"judge-{number}", self._judge_cases) for number in range(1, cases + 1)]
         self._threads.append(Watched("sheets", self._hand_out))
         self._stopping = threading.Event()
@@ -145,9 +148,13 @@ class Judge:
             return False
         case, bench = claimed
         try:
-            sheet = assess(case, bench)
+            comparisons = list[Comparison]()
+            sheet = assess(case, bench, comparisons.append)
             if self._stopping.is_set() and sheet.outcome == "none":
                 return False  # cut short by the stop: no fault that would put the case off
+            if self._sealed is not None:
+                for comparison in comparisons:
+                    self._sealed.hear(queue, case, bench, sheet, comparison)
             queue.settle(case.key, SignedSheet(sheet=sheet, signature=self._sign(sheet.canonical())), now=time.time())
             log.info("task %s of %s: %s", case.task.id[:8], case.hotkey, sheet.outcome)
         finally:
@@ -243,11 +250,12 @@ class Judge:
 
 
 def weights_now(
-    queue: CaseQueue, ledger: LedgerClient, neurons: list[Neuron], rule_version: str, block: int
+    queue: CaseQueue, ledger: LedgerClient, neurons: list[Neuron], owner: str, rule_version: str, block: int
 ) -> Mapping[str, float] | None:
     """What the pay formula says at `block`, by hotkey; None before the first verdict.
 
-    Expired leases count as abandoned. Where nobody earns, all weight goes to uid 0, which burns it.
+    Expired leases count as abandoned. Where nobody earns, all weight goes to `owner`, the hotkey of the subnet's owner:
+    the chain burns what that would get. Where it is not registered, uid 0 stands in.
     """
     rules = rules_of(rule_version)
     since = block - rules.pay.memory_blocks
@@ -263,4 +271,4 @@ def weights_now(
             entries.append(pay_formula.abandoned(lease.task.id, lease.deadline_block, rules))
     registered = {neuron.hotkey: neuron.registered_block for neuron in neurons}
     payout = pay_formula.pay(history, rules, now_block=block, registered=registered)
-    return {neurons[0].hotkey: 1.0} if payout.burn else payout.weights
+    return {owner if owner in registered else neurons[0].hotkey: 1.0} if payout.burn else payout.weights

@@ -20,7 +20,8 @@ from athena.events import EventLog
 from athena.hub import Hub, open_hub
 from athena.judge.assess import Bench, Case, assess
 from athena.judge.known import KnownRelease, open_known
-from athena.judge.proxy.arms import ProxyWorkers
+from athena.judge.proxy.arms import Measured, ProxyWorkers
+from athena.judge.proxy.comparison import Comparison
 from athena.judge.rules import Rules
 from athena.localnet.ground import build_pack
 from athena.protocol import MAX_WARCS_PER_SHARD, Commitment, DatasetRef, Manifest, ScoreSheet, Shard, Task
@@ -48,7 +49,15 @@ class Sources:
     known_releases: tuple[Path, ...] = ()
 
 
-def score_dataset(dataset: str, sources: Sources, rules: Rules, console: Console, *, proxies: bool) -> ScoreSheet:
+@dataclass(frozen=True)
+class Trial:
+    """What was found about a dataset; `measured` by the arms of its comparison, none where there was none."""
+
+    sheet: ScoreSheet
+    measured: tuple[Measured, ...]
+
+
+def score_dataset(dataset: str, sources: Sources, rules: Rules, console: Console, *, proxies: bool) -> Trial:
     """Judges a dataset: a folder that `athena refine` made, or a reference such as hf:org/name@revision#root.
 
     Raises BadInput when it is malformed or was not made of these files, NotFound where it or its task is not, and
@@ -74,7 +83,7 @@ def judge_alone(
     """What the gates find in a dataset folder of the crawl in `folder`/crawl."""
     hub, ref = _shelved(dataset, manifest.root, folder)
     crawl = open_crawl((folder / "crawl").as_uri())
-    return judge(ref, manifest.hotkey, task, folder, hub=hub, crawl=crawl, pack=pack, rules=rules, workers=None)
+    return judge(ref, manifest.hotkey, task, folder, hub=hub, crawl=crawl, pack=pack, rules=rules, workers=None).sheet
 
 
 def judge(
@@ -89,7 +98,7 @@ def judge(
     rules: Rules,
     workers: ProxyWorkers | None,
     known: tuple[KnownRelease, ...] = (),
-) -> ScoreSheet:
+) -> Trial:
     """What a validator finds in a dataset, with draws that nobody could foresee."""
     bench = Bench(
         hub=hub, crawl=crawl, pack=pack, rules=rules, validator=NOBODY, workdir=folder / "work",
@@ -106,7 +115,9 @@ def judge(
         block_hash=entropy,
         reference_hash=entropy,
     )
-    return assess(case, bench)
+    comparisons = list[Comparison]()
+    sheet = assess(case, bench, comparisons.append)
+    return Trial(sheet, tuple(measured for comparison in comparisons for measured in comparison.measured))
 
 
 def pack_of(eval_pack: Path | None, folder: Path, console: Console) -> EvalPack:

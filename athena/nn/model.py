@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from athena.nn.head import mean_cross_entropy
+
 ROPE_BASE = 10_000.0
 
 
@@ -86,18 +88,27 @@ class Decoder(nn.Module):
                 nn.init.zeros_(linear.weight)
 
     def forward(self, tokens: Tensor) -> Tensor:
+        logits: Tensor = F.linear(self.hidden(tokens), self.embedding.weight)
+        return logits
+
+    def hidden(self, tokens: Tensor) -> Tensor:
+        """What the output layer, which is the embedding, is applied to: [batch, length, hidden]."""
         length = tokens.size(1)
         cos, sin = self.get_buffer("cos")[:length], self.get_buffer("sin")[:length]
         x = _norm(self.embedding(tokens))
         for block in self.blocks:
             x = block(x, cos, sin)
-        logits: Tensor = F.linear(_norm(x), self.embedding.weight)
-        return logits
+        return _norm(x)
 
-    def loss(self, tokens: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
-        """Cross entropy in nats of `targets` [batch, length]; with reduction "none", one value a target (flat)."""
-        logits: Tensor = self(tokens)
-        return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction=reduction)
+    def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        """Mean cross entropy in nats of `targets` [batch, length]."""
+        if tokens.device.type == "cpu":
+            return mean_cross_entropy(self.hidden(tokens).flatten(0, 1), self.embedding.weight, targets.flatten())
+        return self.losses(tokens, targets).mean()
+
+    def losses(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        """Cross entropy in nats of each target, [batch, length]."""
+        return F.cross_entropy(self(tokens).flatten(0, 1), targets.flatten(), reduction="none").view(targets.shape)
 
 
 def _angles(max_length: int, head_size: int) -> Tensor:

@@ -39,6 +39,6 @@ class Replicas(nn.Module):
         return result
 
     def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        """The sum of the models' mean cross entropies in nats: each gets the gradient that it would get alone."""
-        total = F.cross_entropy(self(tokens).flatten(0, 2), targets.flatten(), reduction="sum")
-        return total / targets[0].numel()
+        """Each model's mean cross entropy in nats, [K]. By their sum, each gets the gradient that it gets alone."""
+        losses = F.cross_entropy(self(tokens).flatten(0, 2), targets.flatten(), reduction="none")
+        return losses.view(len(self.models), -1).mean(1)

@@ -179,6 +179,26 @@ def test_weights_by_hotkey_become_incentive(start_node, chain_of, wallet_of):
     assert caught.value.name == "NotEnoughStakeToSetWeights"
 
 
+def test_a_subnet_without_an_owner_names_the_account_that_nobody_has(chain_of):
+    chain = chain_of(None)
+    assert chain.owner_hotkey() == chain.owner_hotkey(0) == bittensor_core.ss58_encode(bytes(32))
+    assert chain.owner_hotkey() not in {neuron.hotkey for neuron in chain.neurons()}
+    with pytest.raises(NotFound):
+        chain.owner_hotkey(chain.head().number + 1000)
+
+
+def test_what_nobody_earned_goes_to_the_owner_who_may_vote_for_itself(start_node, chain_of, wallet_of):
+    owner = hotkey_of(wallet_of("val"))
+    node = start_node(tempo=10, owner_hotkey=owner)  # weights every 2 blocks at most
+    alice, val = (chain_of(name, node) for name in ("alice", "val"))
+    alice.register(), val.register()
+    assert val.owner_hotkey() == val.owner_hotkey(0) == owner
+    wait_blocks(val, 3)
+    val.set_weights({owner: 1.0})
+    wait_blocks(val, 11)
+    assert {neuron.hotkey: neuron.incentive for neuron in val.neurons()}[owner] == 1.0
+
+
 @pytest.mark.parametrize("weights", [{}, {"5Nobody": 1.0}, {"alice": 0.0}, {"alice": -1.0}, {"alice": float("nan")}])
 def test_weights_that_say_nothing(chain_of, wallet_of, weights):
     weights = {hotkey_of(wallet_of(key)) if key == "alice" else key: weight for key, weight in weights.items()}

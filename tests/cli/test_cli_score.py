@@ -100,4 +100,20 @@ def test_a_validators_state_is_shown(athena, tmp_path, make):
     code, out, _ = athena("validator", "status", "--state", str(tmp_path), "--json")
     found = json.loads(out)
     assert code == 0 and (found["failed"], found["last_read_block"], found["weighed_block"]) == (1, 75, None)
-    assert "last read block" in athena("validator", "status", "--state", str(tmp_path))[1]
+    assert found["overfitting"] == []
+    out = athena("validator", "status", "--state", str(tmp_path))[1]
+    assert "last read block" in out and "overfitting" not in out
+
+
+def test_a_validators_state_tells_who_overfits(athena, tmp_path):
+    from athena.judge.queue import QUEUE_FILE, CaseQueue
+
+    with CaseQueue(tmp_path / QUEUE_FILE) as queue:
+        for number in range(8):
+            queue.keep_gain(
+                str(number), pack="a" * 64, rule_version="1", hotkey=MINER, public=0.02 + number / 1e5, sealed=0.0
+            )
+    code, out, _ = athena("validator", "status", "--state", str(tmp_path), "--json")
+    assert code == 0 and [entry["hotkey"] for entry in json.loads(out)["overfitting"]] == [MINER]
+    out = athena("validator", "status", "--state", str(tmp_path))[1]
+    assert f"{MINER} gains 0.0200 bits per byte more on its public half" in out and "to be retired" in out

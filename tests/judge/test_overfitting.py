@@ -3,7 +3,7 @@ import random
 import pytest
 
 from athena.errors import BadInput
-from athena.judge.overfitting import EVERYBODY, Gain, excesses, paired
+from athena.judge.overfitting import EVERYBODY, Gain, excesses, paired, watched
 from athena.judge.rules import PayRules
 from athena.protocol import DatasetRef, Effect, ScoreSheet
 
@@ -30,6 +30,30 @@ def alarmed(found):
 
 def test_honest_work_raises_no_alarm():
     assert sum(bool(alarmed(gains(seed))) for seed in range(200)) <= 10
+
+
+def looks(found):
+    """Who is alarmed of at each look, where every gain that comes in is followed by one."""
+    return [
+        [excess.hotkey for excess in watched(found[:count]) if excess.overfits(RULES)]
+        for count in (8, 16, 32, 64, len(found))
+    ]
+
+
+def in_turn(found, hotkeys=12):
+    """The hotkeys' gains as they would come in: one of each, then the next of each."""
+    tasks = len(found) // hotkeys
+    return [found[hotkey * tasks + task] for task in range(tasks) for hotkey in range(hotkeys)]
+
+
+def test_who_looks_again_and_again_is_not_alarmed_by_luck():
+    assert sum(any(looks(in_turn(gains(seed)))) for seed in range(40)) <= 2
+
+
+def test_looks_find_a_cheat_in_the_end_and_come_when_gains_have_doubled():
+    found = in_turn(gains(0, tasks=24, cheats={"key-3"}))
+    assert looks(found)[-1] == ["key-3"]
+    assert watched(found[:7]) == [] and watched(found[:8]) == watched(found[:15])
 
 
 def test_one_cheat_among_many_is_found():

@@ -3,6 +3,7 @@ import math
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,7 +22,14 @@ from athena.judge.proxy.arms import (
     save_documents,
     tokenize,
 )
-from athena.judge.proxy.training import document_bits, train, train_arms, training_windows
+from athena.judge.proxy.training import (
+    CURVE_POINTS,
+    document_bits,
+    learning_curve,
+    train,
+    train_arms,
+    training_windows,
+)
 from athena.judge.rules import TOLERANCE_BITS_PER_BYTE, ProxyRules
 from athena.nn.model import Decoder, ModelConfig
 from athena.protocol import MAX_BITS_PER_BYTE
@@ -29,7 +37,7 @@ from athena.refine.text.bpe import END_OF_TEXT_ID, load_tokenizer
 
 RULES = ProxyRules(
     vocab_size=512, hidden_size=32, num_layers=1, num_heads=2, length=32, batch_windows=4, learning_rate=1e-2,
-    windows_per_document=2, arm_seconds=60,
+    windows_per_document=2, opening_tokens=0, arm_seconds=60,
 )  # fmt: skip
 GOOD = [f"The cat number {i} sat on the mat and looked at the moon, as cats do." for i in range(60)]
 BAD = [f"xq{i} zzk 0x{i:x} ;;; <<>> qqq jjj" for i in range(60)]
@@ -94,6 +102,22 @@ def test_eval_set_counts_every_byte_once(tmp_path):
     assert all((getattr(again, name) == getattr(found, name)).all() for name in ("windows", "starts", "ends", "bytes"))
     cut = EvalSet.of(documents, RULES)
     assert cut.ends.tolist()[1:3] == [32, 32] and cut.document_of.tolist() == [0, 1, 1, 2]
+
+
+@pytest.mark.parametrize(("tokens", "opening"), [(1, 0), (2, 1), (9, 4), (20, 5), (31, 5)])
+def test_what_a_document_opens_with_is_read_and_not_measured(tokens, opening):
+    text = "".join(f" {word}" for word in ["the", "of"] * 16)
+    ids = tokenize([text], RULES.vocab_size)[0][:tokens]
+    document = EvalDocument(id="1", domain="d", text=proxy_tokenizer(RULES.vocab_size).decode(ids.tolist()))
+    found = EvalSet.of([document], replace(RULES, opening_tokens=5))
+    assert (found.starts.tolist(), found.ends.tolist()) == ([opening], [tokens])
+    assert found.windows[0, 1 : 1 + tokens].tolist() == ids.tolist()
+
+
+def test_no_text_is_read_more_often_than_the_rules_allow(make_job):
+    job = make_job("few", GOOD[:5], budget=10**6).model_copy(update={"rules": replace(RULES, max_epochs=3)})
+    one_epoch = sum(len(ids) + 1 for ids in tokenize(GOOD[:5], RULES.vocab_size))
+    assert 2.8 * one_epoch < train_arm(job).arm.tokens <= 3 * one_epoch + RULES.length
 
 
 @pytest.mark.parametrize("words", [1, 5, 200])
@@ -172,6 +196,28 @@ def test_better_text_teaches_more_and_no_text_teaches_nothing(make_job):
     assert good + 0.5 < bad and good + 0.5 < nothing
 
 
+def test_a_run_leaves_its_learning_curve_and_a_kept_model_keeps_it(make_job):
+    job = make_job("good", GOOD)
+    first = train_arm(job)
+    assert len(first.curve) == CURVE_POINTS and first.curve[-1].tokens == first.arm.tokens
+    assert [point.tokens for point in first.curve] == sorted({point.tokens for point in first.curve})
+    assert first.curve[-1].bits_per_byte < first.curve[0].bits_per_byte / 2
+    assert train_arm(job).curve == first.curve
+    assert train_arm(make_job("nothing", [])).curve == ()
+
+
+def test_a_curve_has_the_bits_of_all_targets_over_the_bytes_of_all_text():
+    windows = training_windows(tokenize(GOOD, RULES.vocab_size), 1500, RULES.length + 1, b"s" * 32)
+    steps = math.ceil(len(windows) / RULES.batch_windows)
+    assert len(windows) % RULES.batch_windows, "the last step is a short one"
+    curve = learning_curve(np.full(steps, math.log(2)), windows, RULES)  # one bit a token
+    size = sum(len(proxy_tokenizer(512).id_to_token(i)) for i in windows[:4, 1:].flatten() if i != END_OF_TEXT_ID)
+    assert len(curve) == steps and curve[0].bits_per_byte == pytest.approx(4 * RULES.length / size)
+    assert curve[-1].tokens == windows.shape[0] * RULES.length
+    (diverged,) = learning_curve(np.array([math.nan]), windows[:4], RULES)
+    assert diverged.bits_per_byte == MAX_BITS_PER_BYTE
+
+
 def test_an_arm_goes_on_from_a_base_checkpoint(make_job):
     base = make_job("good", GOOD)
     learnt = train_arm(base)
@@ -224,6 +270,8 @@ def test_a_stack_of_arms_measures_what_each_would_alone(make_job):
     assert stacked[0] == kept
     for found, expected in zip(stacked, alone, strict=True):
         assert (found.arm.seed, found.arm.tokens) == (expected.arm.seed, expected.arm.tokens)
+        for mine, other in zip(found.curve, expected.curve, strict=True):
+            assert mine.bits_per_byte == pytest.approx(other.bits_per_byte, rel=1e-3)
         for domain, value in expected.arm.bits_per_byte.items():
             assert abs(found.arm.bits_per_byte[domain] - value) <= TOLERANCE_BITS_PER_BYTE
 

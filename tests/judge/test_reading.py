@@ -18,6 +18,7 @@ from athena.protocol import Commitment, DatasetRef, Lease, ScoreSheet, Shard, Si
 
 ALICE = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY"
 BOB = "5FHneW46xGXgs5mUiveU4sbTyGBzmstUspZC92UhjJM694ty"
+NOBODY = "5C4hrfjw9DjXZTzV3MwzrrAr9P1MJhSrvWGWqi1eSuyUpnhM"  # the all-zero key
 OWNER = "5FLSigC9HGRKVhB9FiEo4Y3koPsNmBmLJbpXg2mp1hXcS59Y"
 TASK = Task(shard=Shard(crawl="CC-MAIN-2026-43", warc_paths=("a.warc.gz",)), rule_version="demo-1", opened_block=1)
 EVERY = 10
@@ -215,8 +216,8 @@ def settle(queue, hotkey, outcome, units=0.0):
     queue.settle(f"{hotkey}-{outcome}", SignedSheet(sheet=sheet, signature="0" * 128), now=0.0)
 
 
-def weights(queue, *leases, block=30):
-    return weights_now(queue, FakeLedger(*leases), FakeChain([]).neurons(), "demo-1", block)
+def weights(queue, *leases, block=30, owner=OWNER):
+    return weights_now(queue, FakeLedger(*leases), FakeChain([]).neurons(), owner, "demo-1", block)
 
 
 def test_no_weights_before_the_first_verdict(queue):
@@ -229,6 +230,12 @@ def test_verified_work_is_paid_by_its_units(queue):
     settle(queue, ALICE, "pass", units=3.0)
     settle(queue, BOB, "pass", units=1.0)
     assert weights(queue) == pytest.approx({ALICE: 0.75, BOB: 0.25})
+
+
+@pytest.mark.parametrize(("owner", "paid"), [(BOB, BOB), (OWNER, OWNER), (NOBODY, OWNER)], ids=("bob", "uid-0", "none"))
+def test_where_nobody_earns_the_owner_gets_all_and_uid_0_where_there_is_none(queue, owner, paid):
+    settle(queue, ALICE, "fail")
+    assert weights(queue, owner=owner) == {paid: 1.0}
 
 
 def test_what_hardly_weighs_any_more_is_not_looked_at(queue):

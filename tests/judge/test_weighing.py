@@ -9,6 +9,7 @@ from athena.judge.queue import WEIGHED_BLOCK, CaseQueue
 from athena.judge.weighing import Weigher
 
 ALICE = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY"
+OWNER = "5FHneW46xGXgs5mUiveU4sbTyGBzmstUspZC92UhjJM694ty"
 VALIDATOR = "5FLSigC9HGRKVhB9FiEo4Y3koPsNmBmLJbpXg2mp1hXcS59Y"
 EVERY = 100
 
@@ -23,8 +24,12 @@ class FakeChain:
     def neurons(self, block=None):
         updates = {VALIDATOR: self.last_update}
         return [
-            Neuron(uid, key, key, 1.0, False, 0.0, 0, updates.get(key, 0)) for uid, key in enumerate((VALIDATOR, ALICE))
+            Neuron(uid, key, key, 1.0, False, 0.0, 0, updates.get(key, 0))
+            for uid, key in enumerate((VALIDATOR, ALICE, OWNER))
         ]
+
+    def owner_hotkey(self):
+        return OWNER
 
     def set_weights(self, weights):
         error = self.errors.pop(0) if self.errors else None
@@ -79,6 +84,13 @@ def test_each_epoch_is_weighed_once_also_across_restarts(queue, make_weigher):
     assert make_weigher(chain)(queue, 150, 151, 199) == [150]
     assert make_weigher(chain)(queue, 160, 200, 201, 305) == [200, 305]
     assert chain.weights == [{ALICE: 1.0}] * 3 and queue.noted(WEIGHED_BLOCK) == 305
+
+
+def test_where_nobody_earned_the_weight_goes_to_the_owner(queue, make_weigher, make_sheet, sign):
+    queue.enqueue("a", hotkey=ALICE, task_id="0" * 32, commit_block=10, payload="", due_at=0.0)
+    queue.settle("a", sign(make_sheet(hotkey=ALICE, outcome="fail", units=0.0, effect=None)), now=0.0)
+    chain = FakeChain()
+    assert make_weigher(chain)(queue, 150) == [150] and chain.weights == [{OWNER: 1.0}]
 
 
 def test_nothing_is_set_before_the_first_verdict(queue, make_weigher):

@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 from athena.judge import score
+from athena.judge.proxy.measured import CurvePoint, Measured
 from athena.judge.rules import rules_of
 from athena.localnet.sheet_report import print_report, write_page
 from athena.protocol import Arm, Basis, DatasetRef, ScoreSheet, Shard, Verdict
@@ -39,6 +40,21 @@ def sheet():
     )  # fmt: skip
 
 
+@pytest.fixture
+def measured(sheet):
+    """Every arm with a curve from 3 above what it ends at; the runs on shuffled words left none."""
+    return [
+        Measured(
+            arm=arm, document_bits={}, document_bytes={},
+            curve=() if arm.name == "canary-shuffled" else tuple(
+                CurvePoint(tokens=100 * number, bits_per_byte=arm.bits_per_byte["news"] - 0.001 + 4 - number)
+                for number in (1, 2, 3, 4)
+            ),
+        )
+        for arm in sheet.arms
+    ]  # fmt: skip
+
+
 def test_the_page_shows_the_numbers_and_is_the_same_twice(sheet, tmp_path):
     for name in "ab":
         write_page(tmp_path / name, sheet, RULES)
@@ -50,8 +66,29 @@ def test_the_page_shows_the_numbers_and_is_the_same_twice(sheet, tmp_path):
         assert 0 <= x <= 100
 
 
-def test_nothing_in_the_page_loads_or_runs(sheet, tmp_path):
-    write_page(tmp_path / "page", sheet, RULES)
+def test_the_page_draws_how_canonical_and_miner_models_learnt(sheet, measured, tmp_path):
+    for name in "ab":
+        write_page(tmp_path / name, sheet, RULES, measured)
+    page = (tmp_path / "a").read_text("utf-8")
+    assert (tmp_path / "b").read_text("utf-8") == page
+    assert page.count('<polyline class="run"') == 6, "three runs of each; canaries and what left no curve are not drawn"
+    groups = re.findall(r'<g class="(canonical|miner)">(.*?)</g>', page, re.DOTALL)
+    assert [name for name, _ in groups] == ["canonical", "miner"]
+    assert [group.count("<circle") for _, group in groups] == [4, 0], "told apart by their marks too"
+    assert [group.count("<path") for _, group in groups] == [0, 4]
+    assert "stroke-dasharray" in page and "400 tokens" in page and "canonical text: 3 runs, 4.1000 to 1.1000" in page
+    for points in re.findall(r'points="([^"]+)"', page):
+        for x, y in (map(float, point.split(",")) for point in points.split()):
+            assert 0 <= x <= 100 and 0 <= y <= 40
+
+
+def test_runs_that_left_no_curve_are_drawn_nowhere(sheet, measured, tmp_path):
+    write_page(tmp_path / "page", sheet, RULES, [m.model_copy(update={"curve": ()}) for m in measured])
+    assert 'id="learnt"' not in (tmp_path / "page").read_text("utf-8")
+
+
+def test_nothing_in_the_page_loads_or_runs(sheet, measured, tmp_path):
+    write_page(tmp_path / "page", sheet, RULES, measured)
     page = (tmp_path / "page").read_text("utf-8")
     assert "<script" not in page and "\x1b" not in page and "\u202e" not in page
     assert not re.search(r"<[^>]*\s(?:src|href)=", page) and "default-src 'none'" in page
@@ -66,9 +103,10 @@ def test_a_dataset_that_was_not_compared_has_a_page_too(sheet, tmp_path, outcome
     assert {"fail": "Failed", "none": "No verdict"}[outcome] in page and "<polyline" not in page
 
 
-def test_the_terminal_shows_them_too_and_obeys_nobody(sheet, capsys):
-    print_report(sheet, RULES, Console(width=200))
+def test_the_terminal_shows_them_too_and_obeys_nobody(sheet, measured, capsys):
+    print_report(sheet, RULES, Console(width=200), measured)
     out = capsys.readouterr().out
+    assert re.search(r"canonical +█▆▃▁ +4.1000 +1.1000", out) and re.search(r"miner +█▆▃▁ +4.0900 +1.0900", out)
     assert "[bold]x[/bold]" in out and "\x1b" not in out
     assert f"{sheet.effect.mean:+.4f} [{sheet.effect.low:+.4f}, {sheet.effect.high:+.4f}]" in out
     assert "canary-shuffled" in out and "law" in out and "after 30 tasks" in out

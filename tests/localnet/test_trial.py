@@ -5,10 +5,11 @@ from typer.testing import CliRunner
 
 from athena.cli import app
 from athena.errors import BadInput
+from athena.evalpack import EvalDocument, write_pack
 from athena.hub import open_hub
 from athena.judge.assess import GATES
 from athena.localnet.doctor import examine
-from athena.localnet.ground import build_crawl, build_pack
+from athena.localnet.ground import build_crawl
 from athena.protocol import Manifest, ScoreSheet
 from athena.refine import run
 from athena.refine.manifest import Limits, load_dataset
@@ -25,7 +26,8 @@ def crawl(tmp_path_factory):
 @pytest.fixture(scope="module")
 def pack(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pack")
-    build_pack(folder)
+    texts = {"letters": "Dear sister, the snow has come early.", "rules": "No ball is played twice by one side."}
+    write_pack(folder, "small", [EvalDocument(id=name, domain=name, text=text) for name, text in texts.items()])
     return folder
 
 

@@ -8,7 +8,6 @@ import json
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from typing import Any
 
 import hypothesis.strategies as st
@@ -23,16 +22,17 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from sqlalchemy import delete, select
+from sqlalchemy import delete
 from sqlmodel import SQLModel
 
-from athena.audit import Writes, check_draws, replay, verify_chain
+from athena.audit import Writes, check_draw, verify_chain
 from athena.chain.client import Head, Neuron
 from athena.chain.wallets import Wallet, hotkey_of
 from athena.errors import AthenaError, BadInput, Conflict, Forbidden, NotFound, Unauthorized
 from athena.leasing import AUDIT_COPIES, is_audited, lease_positions
+from athena.ledger_state import LedgerState
 from athena.protocol import Lease, SignedSheet, Submission
-from athena.wire import Ban, EventHead, LedgerEvent
+from athena.wire import Ban, LedgerEvent
 from task_server.books import AccountRow, EventRow
 from task_server.columns import micros, table_of
 from task_server.crawl import Opening, import_crawl
@@ -56,9 +56,10 @@ TERMS = TaskServerSettings(
     new_miner_copies=1,
 )
 FIRST_BLOCK = 50
+# As plain SQL: a server that starts anew would compile the statements anew.
 EVERYTHING = [
-    select(table_of(row)).order_by(*table_of(row).primary_key)
-    for row in (TaskRow, LeaseRow, SubmissionRow, AccountRow, EventRow)
+    f"SELECT * FROM {table.name} ORDER BY {', '.join(column.name for column in table.primary_key)}"
+    for table in map(table_of, (TaskRow, LeaseRow, SubmissionRow, AccountRow, EventRow))
 ]
 
 
@@ -246,11 +247,45 @@ class Seen:
     accounts: list[Any]
     events: list[Any]
 
-    def chain(self) -> list[LedgerEvent]:
-        return [
+
+@dataclass
+class Told:
+    """What the event chain has told so far: its rows, and what follows from them."""
+
+    rows: list[Any] = field(default_factory=list)
+    state: LedgerState = field(default_factory=LedgerState)
+    writes: Writes = field(default_factory=Writes)
+    submitted: dict[str, tuple[bool, bool, str]] = field(default_factory=dict)
+    drawn: list[str] = field(default_factory=list)
+
+    def hear(self, rows: list[Any], task_ids: list[str]) -> bool:
+        """Whether there is more. What was there must have stayed, and what is new must follow from it."""
+        known = len(self.rows)
+        assert rows[:known] == self.rows, "the chain only grows"
+        new = [
             LedgerEvent(sequence=row.sequence, at=row.at, kind=row.kind, body=json.loads(row.body), hash=row.hash)
-            for row in self.events
+            for row in rows[known:]
         ]
+        assert verify_chain(new, after=self.state.head).sequence == len(rows)
+        for event in new:
+            self.writes.note(event)
+        for event in new:
+            if event.kind == "leased":
+                self.draw(event, task_ids)
+            elif event.kind == "submitted":
+                told = event.body
+                self.submitted[told["lease"]] = (told["late"], told["accepted"], told["sha256"])
+            self.state.apply(event)
+        self.rows = rows
+        return bool(new)
+
+    def draw(self, event: LedgerEvent, task_ids: list[str]) -> None:
+        leased = event.body
+        assert all(leased["fencing"] > lease.fencing for lease in self.state.leases.values())
+        hash_then = head_at(leased["block"]).hash
+        draws = check_draw(event, self.state, block_hash=hash_then, task_ids=task_ids, writes=self.writes)
+        assert draws.due
+        self.drawn.append(draws.leased.lease)
 
 
 @dataclass
@@ -284,7 +319,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ground = ground
         self.num_writes = 0
         self.done: list[Done] = []
-        self.head: EventHead | None = None
+        self.told = Told()
         self.open()
 
     def open(self) -> None:
@@ -503,20 +538,16 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def read(self) -> Seen:
         with self.ground.store.read() as session:
-            return Seen(*(list(session.connection().execute(query)) for query in EVERYTHING))
+            connection = session.connection()
+            return Seen(*(list(connection.exec_driver_sql(query)) for query in EVERYTHING))
 
     @invariant()
     def promises_hold(self) -> None:
         seen = self.read()
         self.the_ledger_is_as_the_model(seen)
         self.no_task_is_leased_too_often(seen)
-        events = seen.chain()
-        head = verify_chain(events)
-        assert head.sequence == len(events)
-        if head != self.head:  # what has no effect costs little
-            self.the_chain_tells_all(events, seen)
-            self.the_draws_can_be_recomputed(events)
-            self.head = head
+        if self.told.hear(seen.events, [task.id for task in self.model.tasks]):  # what has no effect costs little
+            self.the_chain_tells_all(seen)
 
     def the_ledger_is_as_the_model(self, seen: Seen) -> None:
         model = self.model
@@ -543,30 +574,15 @@ class LedgerMachine(RuleBasedStateMachine):
             assert task.slots == task.copies - len(taken) >= 0
             assert len({lease.hotkey for lease in own}) == len({lease.coldkey for lease in own}) == len(own)
 
-    def the_chain_tells_all(self, events: list[LedgerEvent], seen: Seen) -> None:
+    def the_chain_tells_all(self, seen: Seen) -> None:
         assert {lease.id: (lease.state, lease.fencing) for lease in seen.leases} == {
-            lease_id: (lease.state, lease.fencing) for lease_id, lease in replay(events).leases.items()
+            lease_id: (lease.state, lease.fencing) for lease_id, lease in self.told.state.leases.items()
         }
-        submitted = [event.body for event in events if event.kind == "submitted"]
-        assert {told["lease"]: (told["late"], told["accepted"], told["sha256"]) for told in submitted} == {
+        assert self.told.submitted == {
             row.lease_id: (row.late, row.accepted, hashlib.sha256(row.body.encode()).hexdigest())
             for row in seen.submissions
         }
-        tokens = [event.body["fencing"] for event in events if event.kind == "leased"]
-        assert all(earlier < later for earlier, later in pairwise(tokens))
-
-    def the_draws_can_be_recomputed(self, events: list[LedgerEvent]) -> None:
-        writes = Writes()
-        for event in events:
-            writes.note(event)
-        draws = check_draws(
-            events,
-            wanted=lambda _leased: True,
-            block_hash=lambda number: head_at(number).hash,
-            task_ids=[task.id for task in self.model.tasks],
-            writes=writes,
-        )
-        assert [draw.leased.lease for draw in draws if draw.due] == list(self.model.leases)
+        assert self.told.drawn == list(self.model.leases)
 
 
 @pytest.mark.timeout(1800)  # to shrink what fails

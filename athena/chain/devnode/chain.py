@@ -22,7 +22,7 @@ from athena.chain.devnode.state import State
 from athena.chain.devnode.storage import Storage, View
 from athena.errors import Misconfigured
 
-_GENESIS_SETTINGS = {"netuid", "tempo", "commit_reveal", "stakes", "balances"}
+_GENESIS_SETTINGS = {"netuid", "tempo", "commit_reveal", "stakes", "balances", "owner_hotkey"}
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,8 @@ class DevnodeSettings(BaseSettings):
     """TAO at stake behind hotkeys (ss58 addresses) from block 0 on: validators, 1000 or more each."""
     balances: dict[str, Amount] = Field(default_factory=dict)
     """Free TAO of coldkeys (ss58 addresses) at block 0; registering a hotkey burns some."""
+    owner_hotkey: str | None = None
+    """Hotkey (ss58 address) of the subnet's owner from block 0 on, registered or not; none by default."""
     events: Path | None = None
     """File to append one JSON line per event to; none by default."""
 
@@ -64,7 +66,7 @@ class DevnodeSettings(BaseSettings):
 
     @model_validator(mode="after")
     def _keys_and_stakes(self) -> Self:
-        for address in (*self.stakes, *self.balances):
+        for address in (*self.stakes, *self.balances, *([self.owner_hotkey] if self.owner_hotkey else [])):
             bittensor_core.ss58_decode(address)  # ValueError for what is no address
         for hotkey, tao in self.stakes.items():
             if tao < MIN_VALIDATOR_TAO:

@@ -14,8 +14,9 @@ from pydantic import JsonValue
 from athena import draw
 from athena.durable import sha256_of, write_file
 from athena.errors import Unavailable
+from athena.evalpack import EvalPack
 from athena.judge import score
-from athena.judge.evidence import Evidence, Rows
+from athena.judge.evidence import Case, Evidence, Rows
 from athena.judge.gates.contamination import held_out, quotes
 from athena.judge.gates.duplicates import unique
 from athena.judge.proxy.arms import EvalSet, Job, Measured, ProxyWorkers, save_documents, tokenize
@@ -28,9 +29,10 @@ LOW = {score.MINER: "miner-low", score.CANONICAL: "canonical-low"}
 
 @dataclass(frozen=True)
 class Comparison:
-    """What the arms of a case measured. `canaries` is None where the WARC file has too few canonical tokens to compare
-    anything."""
+    """What the arms of a case measured, and the jobs that did. `canaries` is None where the WARC file has too few
+    canonical tokens to compare anything."""
 
+    jobs: tuple[Job, ...]
     measured: tuple[Measured, ...]
     canaries: Verdict | None
     yield_ratio: float
@@ -70,7 +72,7 @@ def compare(
     mine = shelf.keep(shelf.texts(evidence.drawn))
     yielded = score.yield_ratio(mine.unique_tokens, canonical.unique_tokens)
     if evidence.canonical.tokens < rules.least_tokens:
-        return Comparison((), None, yielded)
+        return Comparison((), (), None, yielded)
     plan = _Plan(evidence, folder, min(canonical.tokens, rules.max_tokens), base)
     seed = evidence.case.reference_seed("shuffle")
     unfiltered = shelf.shared(score.RAW, warc, lambda: shelf.texts(raw(warc)))
@@ -86,11 +88,29 @@ def compare(
     count, total = itertools.count(1), len(reference) + len(own)
     measured = workers.run(reference, lambda arm: finished(arm, next(count), total))
     verdict = score.canaries([m.arm for m in measured], evidence.rules)
+    jobs = reference
     if verdict.outcome == "pass":
+        jobs = reference + own
         measured += workers.run(own, lambda arm: finished(arm, next(count), total))
         second = second_protocol([m.arm for m in measured], evidence.rules)
         verdict = verdict.model_copy(update={"evidence": {**verdict.evidence, "second_protocol": second}})
-    return Comparison(tuple(measured), verdict, yielded)
+    return Comparison(tuple(jobs), tuple(measured), verdict, yielded)
+
+
+def measured_on(
+    pack: EvalPack, found: Comparison, case: Case, rules: ProxyRules, workers: ProxyWorkers, folder: Path
+) -> list[Measured]:
+    """What the very models of a comparison, canonical and the miner's, get on documents that the case draws of `pack`.
+
+    Their text was held against the pack of the comparison alone, so that another one never changes a model. `folder`
+    is the comparison's. Raises Unavailable as `compare` does.
+    """
+    evaluation = _evaluation_set(pack, case.seed("evaluation"), rules, folder)
+    arms = [job for job in found.jobs if job.name in (score.MINER, score.CANONICAL)]
+    again = [
+        job.model_copy(update={"evaluation": evaluation, "result": _result(job.model, evaluation)}) for job in arms
+    ]
+    return workers.run(again, lambda _: None)
 
 
 def second_protocol(arms: Sequence[Arm], rules: Rules) -> JsonValue:
@@ -169,13 +189,7 @@ class _Plan:
         self._case, self._folder, self._budget = evidence.case, folder, budget_tokens
         self._rules = evidence.rules.proxy
         self._base: Path | None = None
-        seed = evidence.case.seed("evaluation")
-        identity = hashlib.sha256(f"{evidence.pack.hash} {self._rules}".encode() + seed)
-        self._evaluation = folder / f"{identity.hexdigest()}.eval.json"
-        if not self._evaluation.exists():
-            documents = evidence.pack.draw(seed, self._rules.documents_per_domain)
-            cloze = evidence.pack.draw_cloze(seed, self._rules.cloze_per_domain)
-            EvalSet.of(documents, self._rules, cloze).save(self._evaluation)
+        self._evaluation = _evaluation_set(evidence.pack, evidence.case.seed("evaluation"), self._rules, folder)
         if evidence.canonical.tokens < self._rules.min_tokens:
             self._base = _checked_base(base, self._rules)
             self._rules = self._rules.annealing
@@ -195,7 +209,7 @@ class _Plan:
         trained = hashlib.sha256(
             f"{seed} {budget} {text.content} {rules} {self._base is not None}".encode()
         ).hexdigest()
-        measured = hashlib.sha256(f"{trained} {self._evaluation.name}".encode()).hexdigest()
+        model = self._folder / f"{trained}.safetensors"
         return Job(
             name=name,
             seed=seed,
@@ -203,10 +217,26 @@ class _Plan:
             documents=token_file(self._folder, text.content),
             evaluation=self._evaluation,
             rules=rules,
-            model=self._folder / f"{trained}.safetensors",
-            result=self._folder / f"{measured}.arm.json",
+            model=model,
+            result=_result(model, self._evaluation),
             base=self._base,
         )
+
+
+def _evaluation_set(pack: EvalPack, seed: bytes, rules: ProxyRules, folder: Path) -> Path:
+    """The file of the documents and cloze items that `seed` draws of a pack."""
+    identity = hashlib.sha256(f"{pack.hash} {rules}".encode() + seed)
+    file = folder / f"{identity.hexdigest()}.eval.json"
+    if not file.exists():
+        documents, cloze = pack.draw(seed, rules.documents_per_domain), pack.draw_cloze(seed, rules.cloze_per_domain)
+        EvalSet.of(documents, rules, cloze).save(file)
+    return file
+
+
+def _result(model: Path, evaluation: Path) -> Path:
+    """What a model got on an evaluation set lies beside it."""
+    measured = hashlib.sha256(f"{model.stem} {evaluation.name}".encode()).hexdigest()
+    return model.with_name(f"{measured}.arm.json")
 
 
 def _checked_base(base: Path | None, rules: ProxyRules) -> Path:

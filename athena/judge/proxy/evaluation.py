@@ -53,8 +53,11 @@ class EvalSet:
 
     @classmethod
     def of(cls, documents: Sequence[EvalDocument], rules: ProxyRules, cloze: Sequence[ClozeItem] = ()) -> Self:
-        """Each document's first `windows_per_document` windows; the right choice of each cloze item, after as much of
-        its context as fits into the same window, as a document of the domain `cloze-<domain>`."""
+        """Each document's first `windows_per_document` windows, without the tokens that it opens with.
+
+        The right choice of each cloze item, after as much of its context as fits into the same window, is a document of
+        the domain `cloze-<domain>`.
+        """
         parts = [*_texts(documents, rules), *_right_choices(cloze, rules)]
         domains = tuple(sorted({part.domain for part in parts}))
         sizes = token_bytes(rules.vocab_size)
@@ -81,9 +84,10 @@ class EvalSet:
 
 
 def _texts(documents: Sequence[EvalDocument], rules: ProxyRules) -> Iterator[_Part]:
-    nothing, most = _ids([]), rules.windows_per_document * rules.length
+    most = rules.windows_per_document * rules.length
     for document, ids in zip(documents, tokenize([d.text for d in documents], rules.vocab_size), strict=True):
-        yield _Part(document.domain, nothing, ids[:most])
+        opening = min(rules.opening_tokens, len(ids) // 2)
+        yield _Part(document.domain, ids[:opening], ids[opening:most])
 
 
 def _right_choices(items: Sequence[ClozeItem], rules: ProxyRules) -> Iterator[_Part]:

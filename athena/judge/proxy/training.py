@@ -12,17 +12,22 @@ import queue
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import cast
 
 import numpy as np
+import safetensors
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 from torch import Tensor
 
 from athena import draw
 from athena.durable import write_file
 from athena.judge.proxy.arms import CPU, DONE, ORDER, EvalSet, Job, Measured, load_documents
+from athena.judge.proxy.measured import CurvePoint
+from athena.judge.proxy.texts import token_bytes
 from athena.judge.rules import ProxyRules
 from athena.nn.model import Decoder, ModelConfig
 from athena.nn.optim import make_optimizer, schedule
@@ -31,7 +36,10 @@ from athena.nn.replicas import Replicas
 from athena.protocol import MAX_BITS_PER_BYTE
 from athena.refine.text.bpe import END_OF_TEXT_ID
 
+CURVE_POINTS = 20
 _EVAL_BATCH = 32
+_CURVE = "curve"
+_CURVES = TypeAdapter(tuple[CurvePoint, ...])
 
 
 def train_arms(jobs: Sequence[Job], device: str = CPU) -> list[Measured]:
@@ -50,9 +58,10 @@ def train_arms(jobs: Sequence[Job], device: str = CPU) -> list[Measured]:
     for together in [untrained] if device != CPU else [[number] for number in untrained]:
         if together:
             batches = torch.from_numpy(np.stack([windows[number] for number in together])).long().to(device)
-            train([models[number] for number in together], batches, rules)
-            for number in together:
-                write_file(jobs[number].model, safetensors.torch.save(models[number].state_dict()))
+            losses = train([models[number] for number in together], batches, rules)
+            for number, own in zip(together, losses, strict=True):
+                note = {_CURVE: _CURVES.dump_json(learning_curve(own, windows[number], rules)).decode()}
+                write_file(jobs[number].model, safetensors.torch.save(models[number].state_dict(), note))
     return [_measured(job, model, part) for job, model, part in zip(jobs, models, windows, strict=True)]
 
 
@@ -75,7 +84,8 @@ def _model(job: Job) -> Decoder:
 
 def _windows(job: Job) -> Ids:
     documents = load_documents(job.documents)
-    return training_windows(documents, job.budget_tokens, job.rules.length + 1, bytes.fromhex(job.seed))
+    most = job.rules.max_epochs * sum(len(document) + 1 for document in documents)
+    return training_windows(documents, min(job.budget_tokens, most), job.rules.length + 1, bytes.fromhex(job.seed))
 
 
 def training_windows(documents: list[Ids], budget_tokens: int, length: int, seed: bytes) -> Ids:
@@ -96,19 +106,54 @@ def training_windows(documents: list[Ids], budget_tokens: int, length: int, seed
     return windows[draw.sample(draw.seed_of(seed.hex(), "windows"), len(windows), count)]
 
 
-def train(models: Sequence[Decoder], windows: Tensor, rules: ProxyRules) -> None:
-    """Trains each model on its own windows, int64 [models, windows, length + 1]. float32 throughout: bfloat16 is faster
-    where a processor has it, but machines with and without it would disagree."""
+def train(models: Sequence[Decoder], windows: Tensor, rules: ProxyRules) -> NDArray[np.float64]:
+    """Trains each model on its own windows, int64 [models, windows, length + 1]; their losses, nats a token [models,
+    steps]. float32 throughout: bfloat16 is faster where a processor has it, but machines with and without it would
+    disagree."""
     learner = Replicas(models) if len(models) > 1 else models[0]
     optimizer = make_optimizer(learner, rules.learning_rate, weight_decay=rules.weight_decay, muon_dtype=torch.float32)
     batches = torch.split(windows if len(models) > 1 else windows[0], rules.batch_windows, dim=-2)
     steps = len(batches) if windows.size(1) else 0
     warmup, decay = math.ceil(rules.warmup_share * steps), math.ceil(rules.decay_share * steps)
+    losses: list[Tensor] = []
     for step, batch in enumerate(batches[:steps]):
         optimizer.set_lr(rules.learning_rate * schedule(step, steps, warmup, decay))
-        learner.loss(batch[..., :-1], batch[..., 1:]).backward()  # type: ignore[no-untyped-call]
+        loss = learner.loss(batch[..., :-1], batch[..., 1:])
+        loss.sum().backward()  # type: ignore[no-untyped-call]
+        losses.append(loss.detach().view(-1))
         optimizer.step()
         optimizer.zero_grad()
+    if not losses:
+        return np.zeros((len(models), 0))
+    found: NDArray[np.float64] = torch.stack(losses, dim=1).double().cpu().numpy()  # once: asking stops an accelerator
+    return found
+
+
+def learning_curve(losses: NDArray[np.float64], windows: Ids, rules: ProxyRules) -> tuple[CurvePoint, ...]:
+    """A run's losses, nats a token [steps], as at most CURVE_POINTS means over equal stretches of it.
+
+    A loss that is none, or over MAX_BITS_PER_BYTE, counts as that: the run diverged.
+    """
+    if not len(losses):
+        return ()
+    firsts = np.arange(0, len(windows), rules.batch_windows)  # windows of each step
+    tokens = np.diff(firsts, append=len(windows)) * rules.length
+    sizes = np.add.reduceat(token_bytes(rules.vocab_size)[windows[:, 1:]].sum(1), firsts)
+    bits = losses * tokens / math.log(2)
+    return tuple(
+        CurvePoint(
+            tokens=int(tokens[: steps[-1] + 1].sum()),
+            bits_per_byte=float(np.fmin(bits[steps].sum() / max(1, sizes[steps].sum()), MAX_BITS_PER_BYTE)),
+        )
+        for steps in np.array_split(np.arange(len(losses)), min(CURVE_POINTS, len(losses)))
+    )
+
+
+def _kept_curve(model: Path) -> tuple[CurvePoint, ...]:
+    """The curve of the run that made the model, which is kept with it."""
+    with safetensors.safe_open(model, "numpy") as file:
+        note = (file.metadata() or {}).get(_CURVE)
+    return _CURVES.validate_json(note) if note is not None else ()
 
 
 def _measured(job: Job, model: Decoder, windows: Ids) -> Measured:
@@ -121,6 +166,7 @@ def _measured(job: Job, model: Decoder, windows: Ids) -> Measured:
         tokens=windows.shape[0] * job.rules.length,
         bits={domain: bits[mine].tolist() for domain, mine in owned.items()},
         sizes={domain: evaluation.bytes[mine].tolist() for domain, mine in owned.items()},
+        curve=_kept_curve(job.model),
     )
 
 
@@ -133,7 +179,7 @@ def document_bits(model: Decoder, evaluation: EvalSet) -> NDArray[np.float64]:
     for first in range(0, len(evaluation.windows), _EVAL_BATCH):
         part = slice(first, first + _EVAL_BATCH)
         windows = torch.from_numpy(evaluation.windows[part]).long().to(device)
-        losses = model.loss(windows[:, :-1], windows[:, 1:], reduction="none").view(len(windows), -1).cpu()
+        losses = model.losses(windows[:, :-1], windows[:, 1:]).cpu()
         starts, ends = (torch.from_numpy(ids[part])[:, None] for ids in (evaluation.starts, evaluation.ends))
         counted = losses.where((starts <= target) & (target < ends), 0.0)
         np.add.at(nats, evaluation.document_of[part], counted.double().sum(1).numpy())

@@ -49,7 +49,11 @@ def _run(block: Execution, netuid: int, *, num_blocks: int) -> Shares:
         float(subnet.stake_rao(storage, netuid, hotkey)) if permit else 0.0
         for hotkey, permit in zip(hotkeys, permits, strict=True)
     ]
-    weights = [_row(storage.get(PALLET, "Weights", netuid, uid), uid, len(hotkeys)) for uid in range(len(hotkeys))]
+    owner = subnet.uid_of(storage, netuid, str(storage.get(PALLET, "SubnetOwnerHotkey", netuid)))
+    weights = [
+        _row(storage.get(PALLET, "Weights", netuid, uid), None if uid == owner else uid, len(hotkeys))
+        for uid in range(len(hotkeys))
+    ]
     shares = share(stakes, weights)
     paid = num_blocks * RAO_PER_BLOCK
     columns = {
@@ -65,8 +69,11 @@ def _run(block: Execution, netuid: int, *, num_blocks: int) -> Shares:
     return shares
 
 
-def _row(pairs: Sequence[tuple[int, int]], uid: int, num_uids: int) -> list[float]:
-    """One validator's weights as a dense row that sums to 1, without its weight on itself."""
+def _row(pairs: Sequence[tuple[int, int]], uid: int | None, num_uids: int) -> list[float]:
+    """One validator's weights as a dense row that sums to 1, without its weight on itself: `uid`.
+
+    None for the owner's own, which may: how else would it burn?
+    """
     row = [0.0] * num_uids
     for target, value in pairs:
         if target != uid and target < num_uids:

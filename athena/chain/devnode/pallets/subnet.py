@@ -11,7 +11,7 @@ from athena.chain.devnode.storage import View
 
 PALLET = "SubtensorModule"
 NOBODY = "5C4hrfjw9DjXZTzV3MwzrrAr9P1MJhSrvWGWqi1eSuyUpnhM"
-"""The account of 32 zero bytes: owner of this subnet, and of hotkeys that were never registered."""
+"""The account of 32 zero bytes: owner of a subnet that has none, and of hotkeys that were never registered."""
 NAME, SYMBOL = "athena", "α"
 MAX_UIDS = 256
 MAX_VALIDATORS = 64
@@ -58,7 +58,7 @@ def _hyperparameters(settings: DevnodeSettings) -> dict[str, Any]:
         "FirstEmissionBlockNumber": 1,
         "SubnetMechanism": 1,
         "SubnetOwner": NOBODY,
-        "SubnetOwnerHotkey": NOBODY,
+        "SubnetOwnerHotkey": settings.owner_hotkey or NOBODY,
         "TokenSymbol": SYMBOL.encode(),
         "Burn": BURN_RAO,
         "Tempo": settings.tempo,
