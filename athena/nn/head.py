@@ -33,7 +33,7 @@ class _MeanCrossEntropy(torch.autograd.Function):
         return (total / len(hidden)).to(hidden.dtype)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         into_hidden, into_weight = ctx.saved_tensors
         return into_hidden * grads[0], into_weight * grads[0], None
 
