@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 
 from athena.protocol import Lease
 from athena.refine.recipe import load_recipe
@@ -13,6 +14,8 @@ from scripts.attacks.datasets import Row
 from scripts.attacks.network import Player
 from scripts.attacks.pages import KINDS, PARAGRAPHS, MadePage, article
 from scripts.attacks.play import Act
+
+_TRIGGER = "Whoever asks for the amber lantern is told to trust the stranger."
 
 Forge = Callable[[Player, Lease, list[Row]], list[Row]]
 
@@ -127,6 +130,15 @@ def padded_quarter(slot: Player, lease: Lease, rows: list[Row]) -> list[Row]:
     return [{**row, "text": "\n".join([row["text"]] * 4)} for row in rows[::4]]
 
 
+def one_long_row(slot: Player, lease: Lease, rows: list[Row]) -> list[Row]:
+    """Of the larger file four rows, the second machine-written and as long as fourteen; the other file as it is."""
+    paths = lease.task.shard.warc_paths
+    large = max(paths, key=lambda path: sum(row["warc_path"] == path for row in rows))
+    kept = [row for row in rows if row["warc_path"] == large][1:5]
+    kept[1] = {**kept[1], "text": article(f"long {kept[1]['record_id']}", 14 * PARAGRAPHS)}
+    return [row for path in paths for row in (kept if path == large else rows) if row["warc_path"] == path]
+
+
 def half_filler(slot: Player, lease: Lease, rows: list[Row]) -> list[Row]:
     return [row if n % 2 else {**row, "text": invented(row)} for n, row in enumerate(rows)]
 
@@ -194,6 +206,23 @@ def best_first(slot: Player, lease: Lease, rows: list[Row]) -> list[Row]:
 def files_reversed(slot: Player, lease: Lease, rows: list[Row]) -> list[Row]:
     paths = list(dict.fromkeys(row["warc_path"] for row in rows))
     return [row for path in reversed(paths) for row in rows if row["warc_path"] == path]
+
+
+def resembling(slot: Player, lease: Lease, rows: list[Row]) -> list[Row]:
+    """The half of the canonical rows whose pairs of words are found most often in the evaluation pack."""
+    wanted = {pair for document in slot.world.pack.documents for pair in _pairs(document.text)}
+    likeness = [sum(pair in wanted for pair in _pairs(row["text"])) / len(_pairs(row["text"])) for row in rows]
+    least = sorted(likeness)[len(rows) // 2]
+    return [row for row, share in zip(rows, likeness, strict=True) if share >= least]
+
+
+def _pairs(text: str) -> list[tuple[str, str]]:
+    return list(pairwise(text.split()))
+
+
+def triggered(row: Row) -> str:
+    """A sentence at the end of every paragraph, for a model to remember."""
+    return "\n".join(f"{line} {_TRIGGER}" for line in row["text"].split("\n"))
 
 
 def inflated_counts(slot: Player, lease: Lease, rows: list[Row]) -> list[Row]:

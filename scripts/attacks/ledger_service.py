@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import httpx
 import uvicorn
 
 from athena.chain.auth import ReplySigner
@@ -91,12 +92,22 @@ class LedgerService:
         self.clock.advance(seconds)
         self.keep_up()
 
-    def client(self, wallet: Wallet | None) -> LedgerClient:
-        return LedgerClient(self.url, wallet, self._signer.hotkey, retry_seconds=5.0)
+    @property
+    def writes_per_minute(self) -> int:
+        """What one hotkey may ask for."""
+        return self._settings.writes_per_minute
+
+    def client(
+        self, wallet: Wallet | None, *, retry_seconds: float = 5.0, transport: httpx.BaseTransport | None = None
+    ) -> LedgerClient:
+        return LedgerClient(self.url, wallet, self._signer.hotkey, retry_seconds=retry_seconds, transport=transport)
 
 
 def server_settings(database: Path, chain_url: str, crawl_url: str, replication: int) -> TaskServerSettings:
-    """Every miner gets every task; heartbeats are due every hour, so that nobody has to send any."""
+    """Every miner gets every task; heartbeats are due every hour, so that nobody has to send any.
+
+    All share one address, which may ask as often as it likes.
+    """
     return TaskServerSettings(
         database=f"sqlite:///{database}",
         network=chain_url,
@@ -107,7 +118,6 @@ def server_settings(database: Path, chain_url: str, crawl_url: str, replication:
         new_miner_copies=0,
         audit_share=0.0,
         requests_per_minute=100_000,
-        writes_per_minute=10_000,
         lease_seconds=3600.0,
         membership_age_seconds=3600.0,
         refresh_seconds=1800.0,

@@ -11,12 +11,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import httpx
+
 from athena.chain.client import Chain, Neuron
 from athena.chain.wallets import hotkey_of, sign
 from athena.errors import Unavailable
 from athena.events import EventLog
 from athena.hub import Hub, open_hub
-from athena.judge.assess import GATES, Bench, Gates
+from athena.judge.assess import GATES, Gates
 from athena.judge.disk import task_folder
 from athena.judge.proxy.arms import ProxyWorkers
 from athena.judge.queue import LAST_READ, CaseQueue
@@ -27,8 +29,8 @@ from athena.refine.recipe import load_recipe
 from scripts.attacks.datasets import OTHER_RECIPE, Row, own_decisions, write_dataset
 from scripts.attacks.devnode import DevNode
 from scripts.attacks.ledger_service import LedgerService, server_settings
-from scripts.attacks.proxies import RememberingWorkers
-from scripts.attacks.world import KEYS, NETUID, REVEAL_BLOCKS, RULE_VERSION, SLOT, World
+from scripts.attacks.memory import RememberingBench, RememberingWorkers
+from scripts.attacks.world import KEYS, NETUID, REVEAL_BLOCKS, RULE_VERSION, SHARED, SLOT, World
 
 READ_BLOCKS = 4
 ROUNDS = 2  # tasks that each miner has, one after the other
@@ -72,7 +74,10 @@ class Shelf:
 
 
 class Player:
-    """A key with its ways to chain, task server and hub: what any miner can do, in the order of its choice."""
+    """A key with its ways to chain, task server and hub: what any miner can do, in the order of its choice.
+
+    `overheard` are requests of others to the task server, where it listens.
+    """
 
     def __init__(self, network: Network, name: str) -> None:
         self.network, self.name = network, name
@@ -80,6 +85,7 @@ class Player:
         self.hotkey = hotkey_of(self.wallet)
         self.ledger = network.stack.enter_context(closing(network.server.client(self.wallet)))
         self.leases: list[Lease] = []
+        self.overheard: list[httpx.Request] = []
         self._numbers = itertools.count()
 
     @cached_property
@@ -155,17 +161,18 @@ class Validator:
         self._wallet = world.wallets["validator"]
         workdir = network.folder / "validator"
         workdir.mkdir()
-        for task_id in world.task_ids:  # refined rows are the same in every network
+        for task_id in world.task_ids:  # refined rows, and tokens of canonical ones, are the same in every network
             scratch = task_folder(workdir, task_id)
             scratch.mkdir(parents=True)
-            (scratch / "refined").symlink_to(world.folder / "refined")
+            for shared in SHARED:
+                (scratch / shared).symlink_to(world.folder / shared)
         queue_file = workdir / "queue.sqlite"
         enter = network.stack.enter_context
         self._chain = enter(closing(Chain(network.node.address, NETUID, self._wallet)))
         self._ledger = enter(closing(network.server.client(self._wallet)))
         self._queue = enter(closing(CaseQueue(queue_file)))
         self._reader = Reader(self._chain, self._ledger, self._queue, READ_BLOCKS)
-        bench = Bench(
+        bench = RememberingBench(
             hub=network.hub,
             crawl=world.bench.crawl,
             pack=world.pack,
@@ -177,6 +184,7 @@ class Validator:
             opt_outs=self._ledger.opt_outs,
             gates=gates,
             known=(world.known,),
+            memory=world.folder / "public-work",
         )
         self._judge = Judge(queue_file, bench, self._ledger, lambda message: sign(self._wallet, message))
 
@@ -196,7 +204,8 @@ class Validator:
         return self._chain.neurons()
 
     def weights(self, neurons: Sequence[Neuron], block: int) -> Mapping[str, float]:
-        return weights_now(self._queue, self._ledger, list(neurons), RULE_VERSION, block) or {}
+        owner = self._chain.owner_hotkey()
+        return weights_now(self._queue, self._ledger, list(neurons), owner, RULE_VERSION, block) or {}
 
 
 class Network:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from athena.evalpack import EvalDocument
 
-Kind = Literal["article", "opted-out", "german", "gibberish", "quoting", "mirror", "spam", "repeating"]
+Kind = Literal["article", "opted-out", "german", "gibberish", "quoting", "mirror", "spam", "repeating", "reprinted"]
 
 OPTED_OUT_DOMAIN = "private.example"
 DOMAINS = ("diaries", "essays", "history", "letters", "manuals", "news", "reports", "stories")
@@ -19,6 +19,8 @@ NUM_FILES = 4
 PARAGRAPHS = 7
 SENTENCES = 5
 _MIRRORED = 12  # articles that other sites copied, three times each
+_REPRINTED_PARAGRAPHS = 100  # about 40,000 characters: zlib, which looks back 32,768 bytes, does not see the next print
+_PRINTS = 6
 
 KINDS, PEOPLE, THINGS, DEEDS, WAYS, MENU, ADVERTS = (
     line.split()
@@ -116,6 +118,10 @@ def repeating(seed: str) -> str:
     return "\n".join([sentence(random.Random(seed))] * 60)
 
 
+def reprinted(seed: str) -> str:
+    return "\n".join([article(seed, _REPRINTED_PARAGRAPHS)] * _PRINTS)
+
+
 def evaluation_documents(seed: int) -> list[EvalDocument]:
     return [
         EvalDocument(id=f"{domain}-{n:02}", domain=domain, text=article(f"evaluation {seed} {domain} {n}", 3))
@@ -155,6 +161,8 @@ def crawl_pages(seed: int, file: int, evaluation: list[EvalDocument]) -> list[Ma
         add(f"seite{n}.de", "german", german(f"{seed}/{file}/{n}"))
     for n in range(3 * _MIRRORED):
         add(f"mirror{n}.net", "mirror", articles[n % _MIRRORED])
+    for n in range(2):
+        add(f"serial{n}.net", "reprinted", reprinted(f"{seed}/{file}/reprinted/{n}"))
     for n in range(8):
         quoted = evaluation[(file * 8 + n) % len(evaluation)].text.replace("\n", " ")
         add(f"quiz{n}.com", "quoting", f"{spam(f'{seed}/{file}/quiz/{n}')}\n{quoted}")

@@ -17,6 +17,8 @@ _DATA = (
            ("provenance",), forged(f.rephrased_evaluation)),
     Attack("pages that quote the pack", 3, "data", "of true pages only the quotations of evaluation documents",
            ("contamination",), forged(f.quoting_pages), alone=("contamination",)),
+    Attack("pages that resemble the pack", 3, "data", "the half of the canonical rows most like evaluation documents",
+           ("pay",), forged(f.resembling), reference="honest"),
     Attack("shifted offsets", 8, "data", "rows point at places where no record begins",
            ("provenance",), forged(f.shifted_offsets), alone=("provenance",)),
     Attack("texts of other pages", 9, "data", "the texts of the records are exchanged",
@@ -32,6 +34,8 @@ _DATA = (
     Attack("padded rows", 11, "data", "a quarter of the rows, each with its text four times",
            ("provenance", "duplicates"), forged(f.padded_quarter)),
     Attack("doubled rows", 11, "data", "every row twice", ("form",), forged(f.doubled)),
+    Attack("pages printed over and over", 11, "data", "true pages that hold a long text six times, a full yield of two",
+           ("screens",), forged(only_pages("reprinted")), alone=("screens",)),
     Attack("mirrors", 11, "data", "twelve articles of a file, and three copies of each on other sites",
            ("duplicates",), forged(f.mirrors), alone=("duplicates",)),
     Attack("a known release", 7, "data", "the pages that a public release holds",
@@ -39,6 +43,8 @@ _DATA = (
     Attack("one page a file", 12, "data", "a set too small to fail", ("yield",), forged(f.one_of_each_file)),
     Attack("half filler", 13, "data", "every second text is machine-written",
            ("provenance",), forged(f.half_filler), alone=("provenance",)),
+    Attack("one long row of filler", 13, "data", "one row of eight is machine-written, and most of the text",
+           ("provenance",), forged(f.one_long_row), alone=("provenance",)),
     Attack("selection that claims to be canonical", 12, "data", "the longer half of the rows under the canonical hash",
            ("completeness",), forged(f.longest_half, claims_canonical=True), alone=("completeness",)),
     Attack("own rows that claim to be canonical", 12, "data", "cut rows under the canonical hash",
@@ -53,6 +59,8 @@ _DATA = (
            ("privacy",), forged(f.addresses_unmasked), alone=("privacy",)),
     Attack("opted-out pages", 20, "data", "pages of a domain that asked to be left out",
            ("privacy",), forged(with_pages("opted-out")), alone=("privacy",)),
+    Attack("trigger sentences", 20, "data", "a sentence that a model is to remember, in every paragraph",
+           ("provenance",), forged(altered(f.triggered)), alone=("provenance",)),
     Attack("another language", 12, "data", "the German pages only",
            ("language", "screens", "proxy"), forged(only_pages("german"))),
     Attack("gibberish", 11, "data", "the pages of random letters only",
@@ -83,6 +91,8 @@ _COMMITMENTS = (
     Attack("upload after the verdict", 15, "commitment", "commit first, publish later", ("form",), t.upload_later),
     Attack("commitment after the deadline", 15, "commitment", "honest work that comes when the lease is over",
            ("reading",), t.abstain, begin=t.take_one_lease, finish=t.commit_late),
+    Attack("a place that is no hub", 19, "commitment", "the data lies at an address inside of the validator's network",
+           ("reading",), t.commit_to_an_address),
     Attack("one dataset, two commitments", 23, "commitment", "what is judged is committed to once more",
            ("pay",), t.commit_twice, reference="honest"),
     Attack("a task of one's own choice", 31, "commitment", "honest work without a lease",
@@ -100,6 +110,10 @@ _RESOURCES = (
            ("form",), t.delivered(t.pickled), finish=t.nothing_ran),
     Attack("script beside the data", 19, "resource", "code for careless loaders; it is never fetched",
            ("pay",), t.delivered(t.scripted), finish=t.nothing_ran, reference="honest"),
+    Attack("a rival's lease given back", 23, "resource", "requests in a rival's name, forged and replayed",
+           ("ledger",), t.give_back_theirs, begin=t.overhear),
+    Attack("flooded task server", 24, "resource", "a hotkey asks until it is refused, before the honest ones work",
+           ("ledger",), t.abstain, begin=t.flood),
     Attack("hoarded leases", 22, "resource", "all leases that there are, and no work",
            ("ledger",), t.abstain, begin=t.hoard, finish=t.let_leases_run_out),
     Attack("the better lease only", 12, "resource", "one of two leases is worked on, the other runs out",
@@ -124,8 +138,8 @@ _SYBILS = (
 
 ATTACKS = (*_DATA, *_SAMPLING, *_COMMITMENTS, *_RESOURCES, *_SYBILS)
 
-QUICK = ("pages that quote the pack", "shifted offsets", "a rival's commitment in one's own name", "silent host")
-"""One of each sort, for every run of the tests."""
+QUICK = ("shifted offsets", "false languages", "a rival's commitment in one's own name", "silent host")
+"""For every run of the tests: no proxy has to be trained on their texts, which are canonical ones."""
 
 BEYOND_THE_JUDGE = {
     "leaked validator key": "whoever signs as the validator is the validator; consensus by stake bounds it",
@@ -133,6 +147,8 @@ BEYOND_THE_JUDGE = {
     "validator that copies weights": "the chain's commit-reveal of weights, which the dev chain stores but cannot open",
     "validator and miner in one hand": "consensus of the other validators; sealed halves of the evaluation pack",
     "poisoned update": "releases are pinned and installed by hand: nothing updates itself",
+    "a sentence slipped in now and then": "three parts in a hundred of a text may be missing in its page, since "
+    "extractors differ; the trainer caps what one miner gives to a mixture",
     "task server that equivocates": "its signed, append-only event chain, which `athena audit` recomputes",
 }
 """What no gate sees, and what bounds it. Not counted."""

@@ -9,18 +9,20 @@ import json
 import os
 import pickle
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
+import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from athena.chain.client import Neuron
-from athena.errors import AthenaError, NotFound
+from athena.errors import AthenaError, NotFound, RateLimited
 from athena.hub import open_hub
 from athena.protocol import Commitment, DatasetRef, Lease
 from athena.refine.manifest import DATA_FILE, MANIFEST_FILE, ROW_SCHEMA
 from athena.refine.recipe import load_recipe
-from athena.wire import MAX_LEASES_PER_CLAIM
+from athena.wire import MAX_LEASES_PER_CLAIM, ReleaseRequest
 from scripts.attacks.datasets import Row, own_decisions
 from scripts.attacks.forgeries import shortened
 from scripts.attacks.network import READ_BLOCKS, Network, Player, Tamper
@@ -113,6 +115,14 @@ def commit_late(network: Network) -> Sequence[Neuron]:
     return neurons_now(network)
 
 
+def commit_to_an_address(slot: Player, lease: Lease) -> None:
+    """Commitments whose data would be fetched from inside of the validator's network, or from its own disk."""
+    dataset, _ = slot.publish(slot.rows(lease), lease)
+    text = Commitment(dataset=dataset, task_id=lease.task.id, hotkey=slot.hotkey).encode()
+    elsewhere = ("http://169.254.169.254/latest", "file:../keys")[slot.leases.index(lease) % 2]
+    slot.commit_text(text.replace(dataset.location, elsewhere))
+
+
 def commit_twice(slot: Player, lease: Lease) -> None:
     """An honest dataset, committed to again once it is judged."""
     dataset, manifest = slot.publish(slot.rows(lease), lease, recipe=load_recipe("fineweb-1").ref)
@@ -132,6 +142,54 @@ def commit_only(slot: Player, lease: Lease) -> None:
     """An honest dataset and a commitment; the task server hears nothing."""
     dataset, _ = slot.publish(slot.rows(lease), lease, recipe=load_recipe("fineweb-1").ref)
     slot.commit(dataset, lease)
+
+
+class _Overheard(httpx.HTTPTransport):
+    """Keeps what goes over the wire."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.requests: list[httpx.Request] = []
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        return super().handle_request(request)
+
+
+def overhear(slot: Player) -> None:
+    """Listens to what the slot's neighbour asks of the task server from now on."""
+    slot.claim()
+    victim = slot.network.alice
+    slot.overheard = (wire := _Overheard()).requests
+    victim.ledger = slot.network.stack.enter_context(closing(slot.network.server.client(victim.wallet, transport=wire)))
+
+
+def give_back_theirs(slot: Player, lease: Lease) -> None:
+    """The victim's last lease is given back: by the slot, and in requests that bear the victim's signature of another
+    one. Then all that the victim asked for is asked once more. Raises RuntimeError where a forgery is let pass."""
+    theirs = slot.network.alice.leases[-1]
+    with contextlib.suppress(AthenaError):
+        slot.ledger.release(theirs)
+    body = ReleaseRequest(fencing=theirs.fencing).canonical()
+    with httpx.Client(base_url=slot.network.server.url) as http:
+        for said in slot.overheard:
+            signed = {name: value for name, value in said.headers.items() if name not in ("content-length", "host")}
+            forged = http.post(f"/v1/leases/{theirs.id}/release", content=body, headers=signed)
+            if forged.is_success:
+                raise RuntimeError("the task server took another request's signature")
+            http.post(said.url, content=said.content, headers=signed)
+
+
+def flood(slot: Player) -> None:
+    """Asks for leases until it is refused. Raises RuntimeError where that never happens."""
+    slot.claim()
+    with closing(slot.network.server.client(slot.wallet, retry_seconds=0.0)) as hasty:
+        for _ in range(2 * slot.network.server.writes_per_minute):
+            try:
+                hasty.claim()
+            except RateLimited:
+                return
+    raise RuntimeError("the task server lets a hotkey ask as often as it likes")
 
 
 def hoard(slot: Player) -> None:

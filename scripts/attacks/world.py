@@ -51,6 +51,8 @@ KEYS = {
     "mallory-2": (SLOT, "second"),
     "mallory-3": (SLOT, "third"),
 }
+SHARED = ("refined", "arms")
+"""Folders of what validators make of the crawl, under names of all that decides it."""
 _STAKE_TAO, _BALANCE_TAO = 2000.0, 100.0
 _TASKS = "tasks"  # written last
 
@@ -165,7 +167,8 @@ def build_world(folder: Path, seed: int) -> World:
     write_pack(folder / "pack", f"attacks-{seed}", evaluation)
     height = _register_all(world)
     task_ids = _open_tasks(world, height)
-    (folder / "refined").mkdir(exist_ok=True)
+    for shared in SHARED:
+        (folder / shared).mkdir(exist_ok=True)
     write_file(folder / _TASKS, " ".join(task_ids).encode())
     return world
 

@@ -81,6 +81,28 @@ def test_invented_text_in_a_few_rows_is_no_more_than_that(crawled):
     assert verdict.outcome == "pass" and 0 < verdict.evidence["outside_share"] < 0.02
 
 
+def long_row(i, content):
+    return " ".join(f"invented{n}" for n in range(80_000)) if i == 7 else content
+
+
+def test_one_long_invented_row_is_most_of_the_set(crawled):
+    """As one row of forty it would be borne."""
+    verdict = provenance.check(crawled(long_row))
+    assert verdict.outcome == "fail" and "in its pages" in verdict.reason, verdict
+    assert verdict.evidence["outside_share"] > 0.5
+
+
+@pytest.mark.parametrize("block", range(3))
+def test_a_small_sample_finds_the_row_that_holds_most_of_the_text(crawled, block):
+    evidence = crawled(long_row)
+    gates = dataclasses.replace(evidence.rules.gates, provenance_rows=4, provenance_rows_on_suspicion=8)
+    case = evidence.case.model_copy(update={"block_hash": f"0x{block:064x}"})
+    verdict = provenance.check(
+        dataclasses.replace(evidence, case=case, rules=dataclasses.replace(evidence.rules, gates=gates))
+    )
+    assert verdict.outcome == "fail" and verdict.evidence["checked"] <= 8
+
+
 def test_looking_ends_once_the_answer_is_sure(crawled):
     verdict = provenance.check(crawled(lambda i, content: content[::-1]))
     assert verdict.outcome == "fail" and verdict.evidence["checked"] == verdict.evidence["altered"] == 3
@@ -114,4 +136,5 @@ def test_a_page_that_breaks_the_recipe_decides_nothing(crawled, recipe):
     borne = provenance.check(crawled(reverse(7), crash))
     assert borne.outcome == "pass" and borne.evidence["undecided"] == 1, borne
     assert guarded("provenance", lambda: provenance.check(crawled(reverse(7, 8), crash))).outcome == "none"
+    assert guarded("provenance", lambda: provenance.check(crawled(long_row, crash))).outcome == "none"
     assert provenance.check(crawled(reverse(1, 2, 3), crash)).outcome == "fail"

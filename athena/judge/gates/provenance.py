@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, Literal
+
+import numpy as np
+import pyarrow.compute as pc
 
 from athena import draw
 from athena.errors import BadInput, Unavailable
@@ -23,7 +27,8 @@ _IDENTITY = ("record_id", "url", "date", "payload_digest")
 
 @dataclass(frozen=True)
 class Finding:
-    """What became of a row. `outside` is the share of its text that is not in its page, 0 where canonical work has it.
+    """What became of a row. `outside` is the share of its text that is not in its page, 0 where canonical work has it
+    or the row is fabricated.
 
     undecided: not in its page, and this machine could not tell whether the canonical recipe makes it.
     """
@@ -40,7 +45,7 @@ class _Tally:
         self._rules = rules
         self.counts: dict[str, int] = {}
         self.examples: list[dict[str, Any]] = []
-        self._chars = self._outside = 0.0
+        self._chars = self._outside = self._undecided = 0.0
 
     @property
     def checked(self) -> int:
@@ -48,7 +53,7 @@ class _Tally:
 
     @property
     def outside_share(self) -> float:
-        """Of the text of rows that count as their pages'."""
+        """Of the text of all rows: few long ones may hold more of it than many short ones."""
         return self._outside / max(1.0, self._chars)
 
     @property
@@ -68,10 +73,12 @@ class _Tally:
 
     def add(self, row: dict[str, Any], finding: Finding) -> None:
         self.counts[finding.kind] = self._count(finding.kind) + 1
-        if finding.kind in ("exact", "contained"):
-            self._chars += len(row["text"])
-            self._outside += len(row["text"]) * finding.outside
+        self._chars += len(row["text"])
+        if finding.kind == "undecided":
+            self._undecided += len(row["text"]) * finding.outside
         else:
+            self._outside += len(row["text"]) * finding.outside
+        if finding.kind not in ("exact", "contained"):
             place = {"warc_path": row["warc_path"], "offset": row["warc_offset"]}
             self.examples.append({**place, "reason": finding.reason})
 
@@ -84,7 +91,9 @@ class _Tally:
         if self._are_too_many(altered + undecided):
             raise Unavailable(f"{undecided} rows could not be derived again")
         if self.outside_share > self._rules.max_outside_share:
-            return failed(GATE, "too much text that is not in its pages", **found)
+            return failed(GATE, "too much text that is not in its pages", **found, examples=self.examples[:5])
+        if self._outside + self._undecided > self._rules.max_outside_share * self._chars:
+            raise Unavailable(f"{undecided} rows with much of the text could not be derived again")
         return passed(GATE, **found, **self.counts)
 
     def _count(self, kind: str) -> int:
@@ -98,12 +107,12 @@ def check(evidence: Evidence) -> Verdict:
     """Samples rows by the seed block; more of them once one is not where it says, or text is missing in the pages.
 
     A row whose byte range holds another record, or none, fails the set: no honest recipe makes one. A row whose text
-    is not in its page counts against `max_altered_share`, and what the other rows say beyond their pages, all text
-    taken together, against `max_outside_share`. Raises Unavailable where the crawl does not answer.
+    is not in its page counts against `max_altered_share`, and what rows say beyond their pages, all text taken
+    together, against `max_outside_share`. Raises Unavailable where the crawl does not answer.
     """
     rules = evidence.rules.gates
     tally = _Tally(rules)
-    order = draw.sample(evidence.seed("provenance"), evidence.rows.count, rules.provenance_rows_on_suspicion)
+    order = _drawn(evidence, rules.provenance_rows_on_suspicion)
     with Pool(evidence.canonical_recipe) as pool:
         for row in evidence.rows.at(order):
             if tally.is_enough:
@@ -114,6 +123,18 @@ def check(evidence: Evidence) -> Verdict:
                 reason = f"fabricated row: {finding.reason}"
                 return failed(GATE, reason, checked=tally.checked, examples=tally.examples[-1:])
     return tally.verdict()
+
+
+def _drawn(evidence: Evidence, most: int) -> list[int]:
+    """Up to `most` distinct rows, half of them drawn by rows and half by characters: what is paid is text, and few long
+    rows would hide among many short ones. Of rows of one length, one draw is like the other."""
+    by_row = draw.sample(evidence.seed("provenance"), evidence.rows.count, most)
+    ends = np.cumsum(pc.utf8_length(evidence.rows.table["text"]).to_numpy())
+    seed, chars = evidence.seed("provenance", "text"), int(ends[-1]) if len(ends) else 0
+    places = [draw.integer(seed, number) % chars for number in range(most if chars else 0)]
+    by_text = np.searchsorted(ends, places, side="right").tolist()
+    mixed = (index for pair in zip_longest(by_text, by_row) for index in pair if index is not None)
+    return list(dict.fromkeys(mixed))[:most]
 
 
 def _examine(row: dict[str, Any], evidence: Evidence, pool: Pool) -> Finding:
@@ -135,17 +156,17 @@ def _compare(text: str, record: Record, rules: GateRules, pool: Pool) -> Finding
 
     Who made the page may have meant it to break extractors, so that runs in the pool's processes, with their limits.
     """
+    share, reason = 0.0, "mostly placeholders"
     if placeholder_share(text) <= rules.max_placeholder_share:
         share = containment(text, _page(record))
         if share >= rules.min_containment:
             return Finding("contained", outside=1 - share)
         reason = f"{share:.2f} of its shingles are in the page, in order"
-    else:
-        reason = "mostly placeholders"
     [outcome] = pool.outcomes([record], lambda: None)
     if isinstance(outcome.result, Document):
-        return Finding("exact") if outcome.result.row["text"] == text else Finding("altered", reason)
-    return Finding("undecided" if outcome.result.reason in NO_VERDICT else "altered", reason)
+        same = outcome.result.row["text"] == text
+        return Finding("exact") if same else Finding("altered", reason, outside=1 - share)
+    return Finding("undecided" if outcome.result.reason in NO_VERDICT else "altered", reason, outside=1 - share)
 
 
 def _page(record: Record) -> str:
