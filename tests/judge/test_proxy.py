@@ -104,12 +104,13 @@ def test_eval_set_counts_every_byte_once(tmp_path):
     assert cut.ends.tolist()[1:3] == [32, 32] and cut.document_of.tolist() == [0, 1, 1, 2]
 
 
-@pytest.mark.parametrize(("tokens", "opening"), [(1, 0), (2, 1), (9, 4), (20, 5), (31, 5)])
-def test_what_a_document_opens_with_is_read_and_not_measured(tokens, opening):
-    text = "".join(f" {word}" for word in ["the", "of"] * 16)
+@pytest.mark.parametrize(("tokens", "most", "opening"), [(1, 5, 0), (2, 5, 1), (9, 5, 4), (31, 5, 5), (32, 64, 16)])
+def test_what_a_document_opens_with_is_read_and_not_measured(tokens, most, opening):
+    text = "".join(f" {word}" for word in ["the", "of"] * 100)
     ids = tokenize([text], RULES.vocab_size)[0][:tokens]
-    document = EvalDocument(id="1", domain="d", text=proxy_tokenizer(RULES.vocab_size).decode(ids.tolist()))
-    found = EvalSet.of([document], replace(RULES, opening_tokens=5))
+    cut = proxy_tokenizer(RULES.vocab_size).decode(ids.tolist())
+    document = EvalDocument(id="1", domain="d", text=text if tokens == RULES.length else cut)  # a long one is cut there
+    found = EvalSet.of([document], replace(RULES, opening_tokens=most, windows_per_document=1))
     assert (found.starts.tolist(), found.ends.tolist()) == ([opening], [tokens])
     assert found.windows[0, 1 : 1 + tokens].tolist() == ids.tolist()
 

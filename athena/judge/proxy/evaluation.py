@@ -86,8 +86,9 @@ class EvalSet:
 def _texts(documents: Sequence[EvalDocument], rules: ProxyRules) -> Iterator[_Part]:
     most = rules.windows_per_document * rules.length
     for document, ids in zip(documents, tokenize([d.text for d in documents], rules.vocab_size), strict=True):
-        opening = min(rules.opening_tokens, len(ids) // 2)
-        yield _Part(document.domain, ids[:opening], ids[opening:most])
+        read = ids[:most]
+        opening = min(rules.opening_tokens, len(read) // 2)
+        yield _Part(document.domain, read[:opening], read[opening:])
 
 
 def _right_choices(items: Sequence[ClozeItem], rules: ProxyRules) -> Iterator[_Part]:
