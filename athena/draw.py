@@ -35,3 +35,21 @@ def sample(seed: bytes, population: int, count: int) -> list[int]:
         drawn.append(moved.get(j, j))
         moved[j] = moved.get(i, i)
     return drawn
+
+
+def permuted(seed: str, population: int, index: int) -> int:
+    """Where `index` goes in the permutation of range(population) that `seed` draws.
+
+    A four-round Feistel network over the next even number of bits, walked until it falls inside the population: no
+    table, so a data set of any size needs no memory.
+    """
+    half_bits = max(1, ((population - 1).bit_length() + 1) // 2)
+    mask = (1 << half_bits) - 1
+    while True:
+        left, right = index >> half_bits, index & mask
+        for turn in range(4):
+            digest = hashlib.blake2b(f"{seed}:{turn}:{right}".encode(), digest_size=8).digest()
+            left, right = right, left ^ (int.from_bytes(digest, "big") & mask)
+        index = left << half_bits | right
+        if index < population:
+            return index

@@ -166,15 +166,25 @@ class TrainerSettings(NodeSettings):
     namespace: str = "athena-network"
     """Hub user or organisation that releases are published under."""
     version: str = "0.1.0"
-    """Semantic version of the next release."""
+    """Semantic version of the first release; each one after it is a minor version above."""
     min_datasets: Annotated[int, Field(ge=1)] = 8
     """Training starts once this many accepted datasets are paid by consensus."""
     settle_blocks: Annotated[int, Field(ge=0)] = 720
     """Blocks to wait, after the last score came in, for consensus to pay by it."""
     look_blocks: Annotated[int, Field(ge=1)] = 25
     """Blocks between two looks at the scores."""
+    epoch_blocks: Annotated[int, Field(ge=1)] = 360
+    """The subnet's tempo: a miner's incentive is averaged over one look in each epoch since the last stage of data."""
     releases: Annotated[int, Field(ge=0)] = 0
     """Stop after this many releases; 0 goes on for ever."""
+    branch_blocks: Annotated[int, Field(ge=0)] = 0
+    """Blocks between two decay branches, which releases are made of; 0 cuts one at the end of each stage of data."""
+    decay_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Share of a release's steps in which the learning rate falls to zero."""
+    devices: str = "auto"
+    """What runs may use: auto, cpu:2 (two runs at a time on the processor), or GPU indices as 0,1,2."""
+    tracker: Literal["none", "trackio", "wandb", "mlflow"] = "none"
+    """Where else the curves may be followed; its package is to be installed."""
     seed: int = 0
     """Seed of initial weights and data order."""
 

@@ -1,4 +1,4 @@
-"""The trainer: wait for consensus, train on the data that it pays for, release. Again, once there is more.
+"""The trainer: watch for data that consensus pays for, grow the trunk by it, anneal branches, release what is better.
 
 python -m neurons.trainer --network finney --netuid N --wallet carol --preset 125m --namespace my-hf-name
 """
@@ -6,104 +6,120 @@ python -m neurons.trainer --network finney --netuid N --wallet carol --preset 12
 from __future__ import annotations
 
 import logging
-import shutil
+from functools import partial
 
-from athena.chain.client import Chain
-from athena.chain.wallets import sign
-from athena.client import LedgerClient
-from athena.errors import NotFound
-from athena.evalpack import load_pack
+from athena.chain.wallets import sign, verify
 from athena.events import EventLog
 from athena.hub import open_hub
-from athena.node import join_subnet, patiently, run_node
+from athena.journal import Signer
+from athena.node import Member, join_subnet, patiently, run_node
 from athena.optout import left_out
-from athena.protocol import Release, SignedRelease
-from athena.release import beats, cut_release, publish_release
+from athena.registry import Registry
+from athena.releases import Places, Releases
 from athena.settings import TrainerSettings
+from athena.train.line import RELEASING, Line
 from athena.train.mixture import AcceptedDataset
-from athena.train.runs import RunSettings, TrainerRun
-from athena.train.selection import select
+from athena.train.runs_record import Run
+from athena.train.runs_table import RUNS_FILE, RunTable
+from athena.train.scheduler import Scheduler, command_of, parse_devices
+from athena.train.selection import averaged, epochs_since, genuine, select
+from athena.train.trained import read_trained
+from athena.train.trunk import RunSettings, TrunkInputs
 
 log = logging.getLogger("athena.trainer")
 
 
 def train(settings: TrainerSettings, events: EventLog) -> None:
-    datasets_hub, models_hub = open_hub(settings.hub), open_hub(settings.hub, kind="model")
-    pack = load_pack(settings.eval_pack.expanduser())
     member = join_subnet(settings)
-    ledger = member.ledger
-    name = f"{settings.namespace}/{settings.model_name}"
-    seen: set[str] = set()
-    released = 0
-    while not settings.releases or released < settings.releases:
-        version = later(settings.version, released)
-        folder = settings.state_folder / f"run-{version}"
-        run = TrainerRun(RunSettings(preset=settings.preset, seed=settings.seed), folder, datasets_hub, pack, events)
-        datasets = () if run.begun else await_consensus(settings, member.chain, ledger, events, seen)
-        seen.update(d.dataset.root for d in datasets)
-        try:
-            excluded = left_out(patiently(ledger.opt_outs), patiently(member.chain.head).number)
-            trained = patiently(run.run, datasets, excluded)
-        except NotFound as nothing:
-            log.warning("nothing to train on yet: %s", nothing)
-            events.emit("trainer.nothing", reason=str(nothing))
-            shutil.rmtree(folder)
-            continue
-        signed = cut_release(
-            trained, name=settings.model_name, version=version, trainer=member.hotkey, into=folder / "release",
-            sign=lambda message: sign(member.wallet, message),
-        )  # fmt: skip
-        if not beats(previous_release(patiently(ledger.releases), signed.release), signed.release):
-            held = folder.rename(folder.with_name(f"held-{version}-{signed.release.digest()[:8]}"))
-            log.warning("%s is no better than the release before it, and stays in %s", version, held)
-            events.emit("trainer.held", version=version, folder=str(held))
-            continue
-        revision = patiently(publish_release, models_hub, folder / "release", name)
-        patiently(ledger.post_release, signed)
-        released += 1
-        events.emit("trainer.released", version=version, name=name, revision=revision, folder=str(folder / "release"))
-        log.info("released %s %s at %s", name, version, revision)
+    state, devices = settings.state_folder, parse_devices(settings.devices)
+    signer = Signer(member.hotkey, lambda message: sign(member.wallet, message))
+    releases = Releases(state / "releases", settings.model_name, verify, signer)
+    places = Places(open_hub(settings.hub, kind="model"), settings.namespace, member.ledger, member.chain)
+    command = partial(command_of, events=settings.events)
+    with RunTable(state / RUNS_FILE) as table, Scheduler(table, devices, events, command=command) as scheduler:
+        line = Line(table, state, settings.model_name, _inputs(settings), _devices_of_a_run(devices))
+        winners = Winners(settings, member, events)
+        for head in member.chain.heads():
+            scheduler.tick()
+            for reason in line.nothing():
+                log.warning("nothing to train on yet: %s", reason)
+                events.emit("trainer.nothing", reason=reason)
+            for branch in line.to_release():
+                release(branch, line, releases, places, settings.version, events)
+            if settings.releases and line.released() >= settings.releases:
+                return
+            if line.branch_is_due(head.number, settings.branch_blocks):
+                events.emit("trainer.branched", run=line.branch(head.number).name, block=head.number)
+            elif line.idle and head.number % settings.look_blocks == 0:
+                accepted = winners.settled(head.number, line)
+                if accepted:
+                    line.extend(accepted, left_out(patiently(member.ledger.opt_outs), head.number), head.number)
+                    events.emit("trainer.extended", datasets=len(accepted), block=head.number)
 
 
-def previous_release(signed: list[SignedRelease], candidate: Release) -> Release | None:
-    """The newest release of the same model by the same trainer before `candidate`."""
-    older = [
-        s.release
-        for s in signed
-        if (s.release.name, s.release.trainer) == (candidate.name, candidate.trainer)
-        and version_of(s.release) < version_of(candidate)
-    ]
-    return max(older, key=version_of, default=None)
+def release(branch: Run, line: Line, releases: Releases, places: Places, first: str, events: EventLog) -> None:
+    """Makes a release of what a branch came to; one that the gate does not find better stays a candidate."""
+    version = (branch.result or "").removeprefix(RELEASING) or next_version(releases.registry(), first)
+    line.settle(branch, RELEASING + version)  # after a kill, the same version again
+    patiently(releases.cut, read_trained(branch.folder), version, places)
+    standing = patiently(releases.ship, version, places)
+    folder = str(releases.folder_of(version))
+    if standing.state == "released":
+        line.settle(branch, f"released {version}")
+        events.emit("trainer.released", version=version, name=f"{places.namespace}/{releases.model}",
+                    revision=standing.revision, folder=folder, run=branch.name)  # fmt: skip
+        log.info("released %s %s at %s", releases.model, version, standing.revision)
+    else:
+        line.settle(branch, f"held as {version}: {standing.gate} than the release before it")
+        log.warning("%s is %s than the release before it: `athena release approve` lets it go", version, standing.gate)
+        events.emit("trainer.held", version=version, folder=folder, run=branch.name)
 
 
-def version_of(release: Release) -> tuple[int, ...]:
-    return tuple(map(int, release.version.split(".")))
+def next_version(registry: Registry, first: str) -> str:
+    """A minor version above all that ever left this machine, or `first`; what was only a candidate is cut anew."""
+    taken = [s.key for s in registry.standings.values() if s.state not in ("draft", "candidate")]
+    if not taken:
+        return first
+    major, minor, _ = max(taken)
+    return f"{major}.{minor + 1}.0"
 
 
-def later(version: str, releases: int) -> str:
-    """The version that many minor releases later."""
-    major, minor, _ = map(int, version.split("."))
-    return version if releases == 0 else f"{major}.{minor + releases}.0"
+class Winners:
+    """The datasets that consensus pays for, once it has settled."""
+
+    def __init__(self, settings: TrainerSettings, member: Member, events: EventLog) -> None:
+        self._settings, self._member, self._events = settings, member, events
+        self._judged, self._since = -1, 0
+
+    def settled(self, block: int, line: Line) -> list[AcceptedDataset]:
+        """Those that `line` was not given yet, once enough are paid and no verdict came in for `settle_blocks`.
+
+        Their miners' incentive is the mean over the epochs since the last stage.
+        """
+        settings, chain, ledger = self._settings, self._member.chain, self._member.ledger
+        sheets = list(genuine(patiently(ledger.sheets)))
+        now = select(patiently(chain.neurons), sheets)
+        awaited = patiently(ledger.stats).submissions - now.judged
+        if now.judged != self._judged or awaited > 0:
+            self._judged, self._since = now.judged, block
+        new = line.unseen(now.accepted)
+        self._events.emit("trainer.waiting", block=block, judged=now.judged, awaited=awaited, accepted=len(new))
+        if len(new) < settings.min_datasets or block - self._since < settings.settle_blocks:
+            return []
+        since = block - settings.epoch_blocks if line.last_block is None else line.last_block
+        epochs = patiently(epochs_since, chain, since, settings.epoch_blocks)
+        return line.unseen(select(averaged(epochs), sheets).accepted)
 
 
-def await_consensus(
-    settings: TrainerSettings, chain: Chain, ledger: LedgerClient, events: EventLog, seen: set[str]
-) -> tuple[AcceptedDataset, ...]:
-    """The datasets to train on, once enough new ones are paid and no verdict came in for `settle_blocks`."""
-    judged, since = -1, 0
-    for head in chain.heads():
-        if head.number % settings.look_blocks:
-            continue
-        sheets = [signed.sheet for signed in patiently(ledger.sheets)]
-        selection = select(patiently(chain.neurons), sheets)
-        awaited = patiently(ledger.stats).submissions - selection.judged
-        if selection.judged != judged or awaited > 0:
-            judged, since = selection.judged, head.number
-        new = sum(d.dataset.root not in seen for d in selection.accepted)
-        events.emit("trainer.waiting", block=head.number, judged=judged, awaited=awaited, accepted=new)
-        if new >= settings.min_datasets and head.number - since >= settings.settle_blocks:
-            return selection.accepted
-    raise AssertionError("the stream of heads never ends")
+def _inputs(settings: TrainerSettings) -> TrunkInputs:
+    model = RunSettings(preset=settings.preset, seed=settings.seed, decay_share=settings.decay_share)
+    pack = settings.eval_pack.expanduser().absolute()
+    return TrunkInputs(settings=model, hub=settings.hub, eval_pack=str(pack), tracker=settings.tracker)
+
+
+def _devices_of_a_run(devices: tuple[str, ...]) -> int:
+    """All GPUs, or one slot of the processor."""
+    return len(devices) if devices[0].startswith("cuda") else 1
 
 
 if __name__ == "__main__":

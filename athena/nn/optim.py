@@ -12,12 +12,16 @@ from collections.abc import Callable, Iterable
 from typing import Literal
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
 
 # Quintic Newton-Schulz coefficients that maximise the slope at zero (Jordan 2024, "Muon").
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 _NEWTON_SCHULZ_STEPS = 5
+EXCHANGE_ELEMENTS = 2**28
+"""Of whole matrices that a process iterates on at a time: half a GiB in bfloat16. A larger matrix is alone."""
 
 OptimizerName = Literal["muon", "adamw"]
 
@@ -62,32 +66,88 @@ class Muon(Optimizer):
             if any(p.ndim != 2 for p in group["params"]):
                 raise ValueError("Muon takes matrices only")
 
+    def initialise(self) -> None:
+        """Zero momentum for every matrix, so that there is something to load a checkpoint into."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                self.state[p].setdefault("momentum", torch.zeros_like(p))
+
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """One step; `closure` is part of torch's signature and refused."""
         if closure is not None:
             raise ValueError("Muon evaluates no closure")
+        self.initialise()
         for group in self.param_groups:
             by_shape: dict[torch.Size, list[Tensor]] = defaultdict(list)
             for p in group["params"]:
                 if p.grad is not None:
                     by_shape[p.shape].append(p)
             for shape, params in by_shape.items():
-                momenta = torch.stack([self._momentum(p, group["momentum"]) for p in params])
-                updates = orthogonalize(momenta, self._dtype)
+                updates = self._orthogonalized(params, [self._momentum(p, group["momentum"]) for p in params])
                 scale = 0.2 * max(shape) ** 0.5
                 for p, update in zip(params, updates, strict=True):
-                    p.mul_(1 - group["lr"] * group["weight_decay"])
-                    p.add_(update, alpha=-group["lr"] * scale)
+                    part = _local(p)
+                    part.mul_(1 - group["lr"] * group["weight_decay"])
+                    part.add_(update, alpha=-group["lr"] * scale)
 
     def _momentum(self, p: Tensor, momentum: float) -> Tensor:
-        """The Nesterov look-ahead of the running mean of gradients, which it moves on by one step."""
+        """This process's rows of the Nesterov look-ahead of the mean gradient, which it moves on by one step."""
         assert p.grad is not None
-        state = self.state[p]
-        if "momentum" not in state:
-            state["momentum"] = torch.zeros_like(p)
-        mean: Tensor = state["momentum"].lerp_(p.grad, 1 - momentum)
-        return p.grad.lerp(mean, momentum)
+        grad = _local(p.grad)
+        mean = _local(self.state[p]["momentum"]).lerp_(grad, 1 - momentum)
+        return grad.lerp(mean, momentum)
+
+    def _orthogonalized(self, params: list[Tensor], momenta: list[Tensor]) -> Iterable[Tensor]:
+        """What each process adds to its part of matrices of one shape."""
+        first = params[0]
+        if not isinstance(first, DTensor):
+            return orthogonalize(torch.stack(momenta), self._dtype)
+        mesh = first.device_mesh
+        at_once = mesh.size() * max(1, EXCHANGE_ELEMENTS // first.numel())
+        return [
+            update
+            for start in range(0, len(momenta), at_once)
+            for update in orthogonalize_shards(
+                momenta[start : start + at_once], first.shape[0], mesh.get_group(), self._dtype
+            )
+        ]
+
+
+def _local(tensor: Tensor) -> Tensor:
+    """This process's rows of a sharded tensor, in the same memory; any other tensor itself."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def orthogonalize_shards(
+    shards: list[Tensor], rows: int, group: dist.ProcessGroup, dtype: torch.dtype | None = None
+) -> list[Tensor]:
+    """`orthogonalize` of matrices of one shape, of which every process of `group` holds some rows, as fully_shard cuts.
+
+    Every matrix is sent whole to one process, which iterates on it alone and sends the rows back: two exchanges for all
+    matrices of a shape, where iterating on shards would take two all-reduces for each iteration of each matrix.
+    """
+    rank, world = dist.get_rank(group), dist.get_world_size(group)
+    columns, own = shards[0].shape[1], shards[0].shape[0]
+    kind = dtype or (torch.float32 if shards[0].device.type == "cpu" else torch.bfloat16)
+    most = -(-rows // world)
+    heights = [max(0, min(most, rows - most * r)) for r in range(world)]
+    counts = [len(range(r, len(shards), world)) for r in range(world)]  # matrix i goes to process i mod world
+    outgoing = torch.cat([shards[i].flatten() for r in range(world) for i in range(r, len(shards), world)]).to(kind)
+    sent = [own * columns * count for count in counts]
+    received = [height * columns * counts[rank] for height in heights]
+    incoming = outgoing.new_empty(sum(received))
+    dist.all_to_all_single(incoming, outgoing, received, sent, group)
+    if counts[rank]:
+        parts = [p.view(counts[rank], -1, columns) for p in torch.split(incoming, received) if p.numel()]
+        whole = orthogonalize(torch.cat(parts, dim=1), kind)
+        incoming = torch.cat([part.flatten() for part in torch.split(whole, [h for h in heights if h], dim=1)])
+    dist.all_to_all_single(outgoing, incoming, sent, received, group)
+    updates: list[Tensor] = [shards[0]] * len(shards)
+    for r, part in enumerate(torch.split(outgoing, sent)):
+        for i, update in zip(range(r, len(shards), world), part.view(-1, own, columns) if own else (), strict=False):
+            updates[i] = update.to(shards[i].dtype)
+    return updates
 
 
 class Optimizers:
@@ -122,15 +182,18 @@ class Optimizers:
             for key, value in state.items()
         }
 
-    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Restores what `tensors` gave. Raises KeyError for a parameter that no part of this optimizer holds."""
-        owners = {
-            self._names[p]: (part, p) for part in self.parts for group in part.param_groups for p in group["params"]
-        }
-        for name, value in tensors.items():
-            parameter, _, key = name.rpartition("/")
-            part, p = owners[parameter]
-            part.state[p][key] = value.to(p.device, copy=True)
+    def initialise(self) -> None:
+        """Makes all state that there will be, so that `tensors` gives it before the first step: to be loaded into."""
+        for part in self.parts:
+            if isinstance(part, Muon):
+                part.initialise()
+                continue
+            for group in part.param_groups:
+                for p in group["params"]:
+                    state = part.state[p]
+                    state.setdefault("step", torch.zeros((), dtype=torch.float32, device=p.device))
+                    state.setdefault("exp_avg", torch.zeros_like(p))
+                    state.setdefault("exp_avg_sq", torch.zeros_like(p))
 
 
 def make_optimizer(

@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import ValidationError
 
-from athena.draw import sample
+from athena.draw import permuted, sample
 from athena.durable import sha256_of
 from athena.errors import BadInput, NotFound
 from athena.evalpack import EvalPack
 from athena.events import EventLog
-from athena.hub import Hub
-from athena.judge.words import overlap_ngrams
 from athena.optout import NOTHING_LEFT_OUT, LeftOut
-from athena.protocol import DatasetRef, Hex64, Noun
+from athena.protocol import DatasetRef, Hex64, Noun, canonical_json
 from athena.refine.manifest import DATA_FILE, Dataset, Limits, load_dataset
 from athena.refine.text.minhash import signature
+from athena.train.encoder import DOCUMENTS_SCHEMA
 from athena.train.folders import staged
-from athena.train.mixture import AcceptedDataset, Candidate, MixtureRules, candidates, mix
-from athena.train.tokens import ORIGIN, permuted
+from athena.train.mixing import CandidateTable
+from athena.train.mixture import AcceptedDataset, HeldOut, MixtureRules, candidates
 
 log = logging.getLogger(__name__)
 
 LIMITS = Limits()
 DOCUMENTS = "documents.parquet"
-DOCUMENTS_SCHEMA = pa.schema([("text", pa.string()), *ORIGIN])
+INFO = "mixture.json"
 _ROWS_PER_GROUP = 1024
 CHECKED_SIGNATURES = 16
 
@@ -39,71 +40,143 @@ CHECKED_SIGNATURES = 16
 class MixtureInfo(Noun):
     """mixture.json, written last. Token counts are the datasets' own; `refused`: reason by dataset."""
 
-    format: Literal["athena-mixture/1"] = "athena-mixture/1"
+    format: Literal["athena-mixture/2"] = "athena-mixture/2"
     rules: MixtureRules
     eval_pack: Hex64
+    left_out: Hex64
+    """Digest of the domains that are left out (athena.optout)."""
     datasets: tuple[AcceptedDataset, ...]
     refused: dict[str, str]
     dropped: dict[str, int]
+    """Documents by reason."""
     documents: int
+    tokens: int
     tokens_by_hotkey: dict[str, int]
+    tokens_by_dataset: dict[str, int]
+    tokens_by_crawl: dict[str, int]
+    tokens_by_language: dict[str, int]
     documents_sha256: Hex64
+
+
+class Sources(Protocol):
+    """Where datasets lie: the part of a hub that a mixture needs."""
+
+    scheme: str
+
+    def fetch(
+        self, name: str, revision: str, into: Path, *, max_bytes: int, suffixes: tuple[str, ...] = ()
+    ) -> Path: ...
 
 
 def gather(
     datasets: Sequence[AcceptedDataset],
     rules: MixtureRules,
     pack: EvalPack,
-    hub: Hub,
+    hub: Sources,
     shelf: Path,
     into: Path,
     events: EventLog,
     left_out: LeftOut = NOTHING_LEFT_OUT,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> MixtureInfo:
     """Fetches `datasets` (in canonical order) below `shelf`, chooses documents, leaves them in `into`.
 
-    Pages that are `left_out` by now are not trained on, whenever they were refined.
+    Pages that are `left_out` by now are not trained on, whenever they were refined. `progress` takes (datasets read,
+    datasets). What was read lies on the shelf until the shelf is removed: a call that was killed goes on with the next
+    dataset, and one with other rules reads none again.
 
     A dataset that is gone, or not what its miner committed to, is left out with its reason. Raises NotFound when
     nothing is left to train on, and Unavailable when a service fails: the same call goes on later.
     """
-    held_out = frozenset(gram for document in pack.documents for gram in overlap_ngrams(document.text))
-    refused: dict[str, str] = {}
-    dropped: Counter[str] = Counter()
-    found: list[Candidate] = []
-    for index, dataset in enumerate(datasets):
-        try:
-            rows = _rows(fetch_dataset(dataset, hub, shelf))
-            found += candidates(index, dataset.hotkey, rows, held_out, left_out, dropped)
-        except (BadInput, NotFound) as error:
-            log.warning("dataset %s left out: %s", dataset.dataset, error)
-            events.emit("train.refused", dataset=str(dataset.dataset), hotkey=dataset.hotkey, reason=str(error))
-            refused[str(dataset.dataset)] = str(error)
-    mixture = mix(found, {d.hotkey: d.incentive for d in datasets}, rules)
-    if not mixture.rows:
-        raise NotFound("no document to train on", remedy="wait until validators have scored and weights have paid")
-    with staged(into) as out:
-        num_documents = 0
-        with pq.ParquetWriter(out / DOCUMENTS, DOCUMENTS_SCHEMA, compression="zstd") as writer:
-            for index, rows_of_dataset in mixture.rows.items():
-                table = _chosen(datasets[index], rows_of_dataset, shelf)
-                writer.write_table(table, row_group_size=_ROWS_PER_GROUP)
-                num_documents += table.num_rows
-        info = MixtureInfo(
-            rules=rules,
-            eval_pack=pack.hash,
-            datasets=tuple(datasets),
-            refused=refused,
-            dropped=dict(sorted((dropped + mixture.dropped).items())),
-            documents=num_documents,
-            tokens_by_hotkey=mixture.tokens_by_hotkey,
-            documents_sha256=sha256_of(out / DOCUMENTS),
-        )
-        (out / "mixture.json").write_bytes(info.canonical())
+    with CandidateTable(shelf / "candidates.sqlite", _about(datasets, pack, left_out)) as table:
+        _scan(datasets, pack, hub, shelf, left_out, table, events, progress)
+        mixture = table.mix({d.hotkey: d.incentive for d in datasets}, rules)
+        if not mixture.tokens_by_dataset:
+            raise NotFound("no document to train on", remedy="wait until validators have scored and weights have paid")
+        with staged(into) as out:
+            num_documents = _write(datasets, mixture.tokens_by_dataset, table, hub, shelf, out / DOCUMENTS)
+            info = MixtureInfo(
+                rules=rules,
+                eval_pack=pack.hash,
+                left_out=left_out.digest,
+                datasets=tuple(datasets),
+                refused={str(datasets[index].dataset): reason for index, reason in table.refused().items()},
+                dropped=dict(sorted(mixture.dropped.items())),
+                documents=num_documents,
+                tokens=sum(mixture.tokens_by_hotkey.values()),
+                tokens_by_hotkey=mixture.tokens_by_hotkey,
+                tokens_by_dataset={str(datasets[i].dataset): n for i, n in mixture.tokens_by_dataset.items()},
+                tokens_by_crawl=mixture.tokens_by_crawl,
+                tokens_by_language=mixture.tokens_by_language,
+                documents_sha256=sha256_of(out / DOCUMENTS),
+            )
+            (out / INFO).write_bytes(info.canonical())
     return info
 
 
-def fetch_dataset(accepted: AcceptedDataset, hub: Hub, shelf: Path) -> Dataset:
+def load_mixture(folder: Path) -> MixtureInfo:
+    """What mixture.json says. Raises NotFound, or BadInput where it is damaged."""
+    if not (folder / INFO).is_file():
+        raise NotFound(f"no mixture in {folder}", remedy="make one with `athena train mixture`")
+    try:
+        return MixtureInfo.model_validate_json((folder / INFO).read_bytes())
+    except ValidationError as error:
+        raise BadInput(f"{folder / INFO} is damaged: {error}") from error
+
+
+def _about(datasets: Sequence[AcceptedDataset], pack: EvalPack, left_out: LeftOut) -> str:
+    """What the candidates depend on: not on what their miners are paid, nor on the rules."""
+    told = [[str(d.dataset), d.hotkey, d.task_id] for d in datasets]
+    return hashlib.sha256(canonical_json([told, pack.hash, left_out.digest])).hexdigest()
+
+
+def _scan(
+    datasets: Sequence[AcceptedDataset],
+    pack: EvalPack,
+    hub: Sources,
+    shelf: Path,
+    left_out: LeftOut,
+    table: CandidateTable,
+    events: EventLog,
+    progress: Callable[[int, int], None],
+) -> None:
+    """The candidates of all datasets that are not in the table yet."""
+    held_out: HeldOut | None = None
+    for index, dataset in enumerate(datasets):
+        if not table.scanned(index):
+            held_out = held_out or HeldOut(pack.texts())
+            dropped: Counter[str] = Counter()
+            try:
+                rows = _rows(fetch_dataset(dataset, hub, shelf))
+                table.add(index, candidates(index, dataset.hotkey, rows, held_out, left_out, dropped), dropped)
+            except (BadInput, NotFound) as error:
+                log.warning("dataset %s left out: %s", dataset.dataset, error)
+                events.emit("train.refused", dataset=str(dataset.dataset), hotkey=dataset.hotkey, reason=str(error))
+                table.refuse(index, str(error))
+        progress(index + 1, len(datasets))
+
+
+def _write(
+    datasets: Sequence[AcceptedDataset],
+    chosen: Iterable[int],
+    table: CandidateTable,
+    hub: Sources,
+    shelf: Path,
+    path: Path,
+) -> int:
+    """The chosen rows of each dataset, in order of datasets; how many."""
+    written = 0
+    with pq.ParquetWriter(path, DOCUMENTS_SCHEMA, compression="zstd") as writer:
+        for index in sorted(chosen):
+            if not (_folder(datasets[index].dataset, shelf) / DATA_FILE).exists():
+                fetch_dataset(datasets[index], hub, shelf)
+            documents = _chosen(datasets[index], table.rows(index), shelf)
+            writer.write_table(documents, row_group_size=_ROWS_PER_GROUP)
+            written += documents.num_rows
+    return written
+
+
+def fetch_dataset(accepted: AcceptedDataset, hub: Sources, shelf: Path) -> Dataset:
     """The dataset, verified: its files, rows and Merkle root are those that the miner committed to.
 
     Raises BadInput, NotFound, TooLarge, Unavailable.
@@ -129,7 +202,7 @@ def _folder(ref: DatasetRef, shelf: Path) -> Path:
 def _rows(dataset: Dataset) -> Iterator[dict[str, Any]]:
     """What the mixture decides by. Rows without a MinHash signature get one: a recipe may leave it out."""
     _check_signatures(dataset)
-    columns = ["text", "url", "warc_path", "warc_offset", "token_count", "minhash"]
+    columns = ["text", "url", "warc_path", "warc_offset", "token_count", "language", "minhash"]
     for batch in dataset.table.select(columns).to_batches(max_chunksize=_ROWS_PER_GROUP):
         for row in batch.to_pylist():
             yield row if row["minhash"] is not None else {**row, "minhash": signature(row["text"])}

@@ -1,7 +1,7 @@
-"""The training loop: one process, native torch, from step 0 a model that transformers loads.
+"""The training loop, on one process or many, from step 0 a model that transformers loads.
 
 What a step computes depends on the plan, the data and the step's number alone, so that a run that was killed and gone
-on with ends in the same bits as one that was not (on one instruction set and thread count).
+on with ends in the same bits as one that was not (on one instruction set, thread count and number of processes).
 """
 
 from __future__ import annotations
@@ -9,124 +9,171 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import statistics
 import time
+from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
-import torch.nn.functional as F
-from pydantic import Field, model_validator
-from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from athena.durable import write_file
 from athena.errors import AthenaError
 from athena.events import EventLog, read_events
-from athena.nn.optim import OptimizerName, make_optimizer, schedule
-from athena.protocol import Noun, canonical_json
-from athena.train.checkpoint import restore, save_checkpoint, weights
-from athena.train.tokens import Batch, TokenStream
+from athena.nn.attention import attending_within_documents
+from athena.nn.losses import IGNORED, loss_named
+from athena.nn.optim import make_optimizer, schedule
+from athena.protocol import canonical_json
+from athena.train.checkpoint import Checkpoints, weights
+from athena.train.learner import Learner
+from athena.train.loader import Loader
+from athena.train.parallel import Processes, place
+from athena.train.plan import Plan
+from athena.train.tokens import Batch
+from athena.train.trackers import Tracker, Untracked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+METRICS = "metrics.jsonl"
+REPORT = "diverged.json"
+_NORMS = 128  # of the newest steps, whose median a spike is measured against
+_NORMS_NEEDED = 16
+
 
 class Diverged(AthenaError):
-    """The loss is not a finite number any more."""
+    """The loss is not a finite number any more. The run's folder holds diverged.json; starting again ends the same."""
 
     code = "diverged"
+    exit_code = 65  # EX_DATAERR
 
 
-class Plan(Noun):
-    """Everything about a run that is not its data: change a field and it is another run."""
-
-    seed: int = 0
-    steps: Annotated[int, Field(ge=1)]
-    batch_windows: Annotated[int, Field(ge=1)]
-    """Windows of one optimizer step, over all processes and micro-batches."""
-    micro_windows: Annotated[int, Field(ge=1)]
-    """Windows that go through the model at a time: memory only, the result is the same up to rounding."""
-    lr: Annotated[float, Field(gt=0)]
-    warmup_steps: Annotated[int, Field(ge=0)]
-    decay_steps: Annotated[int, Field(ge=0)]
-    optimizer: OptimizerName = "muon"
-    weight_decay: Annotated[float, Field(ge=0)] = 0.1
-    clip_norm: Annotated[float, Field(gt=0)] = 1.0
-    checkpoint_every: Annotated[int, Field(ge=1)]
-    keep_last: Annotated[int, Field(ge=1)] = 2
-
-    @model_validator(mode="after")
-    def _phases_fit(self) -> Self:
-        if self.warmup_steps + self.decay_steps > self.steps:
-            raise ValueError("warmup and decay are longer than the run")
-        return self
-
-
-def train(model: PreTrainedModel, stream: TokenStream, plan: Plan, folder: Path, events: EventLog) -> Path:
+def train(
+    model: PreTrainedModel,
+    loader: Loader,
+    plan: Plan,
+    folder: Path,
+    events: EventLog,
+    *,
+    initial: Path | None = None,
+    tracker: Tracker | None = None,
+) -> Path:
     """Trains `model` in place and returns the last checkpoint, `folder/step-<plan.steps>`.
 
     Goes on from the newest whole checkpoint in `folder`; a finished run returns at once. `metrics.jsonl` holds one line
-    a step. Raises Diverged, and Conflict when `folder` is another run's.
+    a step. A model on the meta device starts from the folder `initial`, or from the plan's seed. All processes of a
+    group call this together, with loaders of their rank. Raises Diverged; Conflict when `folder` is another run's or
+    the data is not what it read; Unavailable when the last checkpoint cannot be written.
     """
+    processes = Processes.current()
+    learner = Learner(model, plan)
+    precision = place(learner, plan, processes, initial)
     optimizers = make_optimizer(model, plan.lr, name=plan.optimizer, weight_decay=plan.weight_decay)
-    run = identity(model, stream, plan)
-    step = restore(folder, run, model, optimizers)
-    metrics = _metrics_up_to(folder / "metrics.jsonl", step)
-    model.train()
-    while step < plan.steps:
-        started = time.monotonic()
-        lr = plan.lr * schedule(step, plan.steps, plan.warmup_steps, plan.decay_steps)
-        optimizers.set_lr(lr)
-        loss = accumulate(model, stream, stream.windows_of_step(plan.seed, step, plan.batch_windows), plan)
-        norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), plan.clip_norm))
-        if not math.isfinite(loss + norm):
-            raise Diverged(f"loss {loss}, gradient norm {norm} at step {step}", remedy="lower the learning rate")
-        optimizers.step()
-        optimizers.zero_grad()
-        step += 1
-        seen = step * plan.batch_windows * stream.length
-        events.emit("train.step", step=step, total=plan.steps, loss=round(loss, 4), tokens=seen)
-        seconds = round(time.monotonic() - started, 4)
-        metrics.emit("step", step=step, loss=loss, lr=lr, gradient_norm=norm, tokens=seen, seconds=seconds)
-        if step % plan.checkpoint_every == 0 or step == plan.steps:
-            save_checkpoint(folder, step, run, model, optimizers, keep_last=plan.keep_last)
+    run = identity(model, plan)
+    tracker = tracker or Untracked()
+    with (
+        attending_within_documents(model),
+        Checkpoints(folder, run, model, optimizers, plan, processes, events) as kept,
+    ):
+        step, norms = 0, deque[float](maxlen=_NORMS)
+        if (info := kept.restore()) is not None:
+            loader.check(info.data)
+            step = info.step
+            norms.extend(info.norms)
+        metrics = _metrics_up_to(folder / METRICS, step) if processes.rank == 0 else EventLog(None)
+        model.train()
+        while step < plan.steps:
+            started = time.monotonic()
+            lr = plan.lr * schedule(step, plan.steps, plan.warmup_steps, plan.decay_steps)
+            optimizers.set_lr(lr)
+            with precision:
+                losses = accumulate(learner, loader, step, plan, processes)
+            norm = _clip(learner, plan.clip_norm)
+            if not math.isfinite(sum(losses.values()) + norm):
+                raise _diverged(folder, step, losses, norm, lr, loader)
+            skipped = _is_spike(norm, norms, plan.skip_above)
+            norms.append(norm)
+            if not skipped:
+                optimizers.step()
+            optimizers.zero_grad()
+            step += 1
+            tokens = plan.windows_before(step) * loader.length
+            told = {**losses, "lr": lr, "gradient_norm": norm, "tokens": tokens}
+            seconds = round(time.monotonic() - started, 4)
+            if processes.rank == 0:
+                events.emit("train.step", step=step, total=plan.steps, loss=round(losses["loss"], 4), tokens=tokens)
+                metrics.emit("step", step=step, **told, seconds=seconds, **({"skipped": True} if skipped else {}))
+                tracker.log(step, told)
+            if plan.saves(step):
+                kept.save(step, loader.state(step), tuple(norms))
+    processes.wait()
     return folder / f"step-{plan.steps:08d}"
 
 
-def accumulate(model: PreTrainedModel, stream: TokenStream, windows: list[int], plan: Plan) -> float:
-    """Adds the gradient of the windows' mean loss, micro-batch by micro-batch; that loss, nats a token.
+def accumulate(learner: Learner, loader: Loader, step: int, plan: Plan, processes: Processes) -> dict[str, float]:
+    """Adds the gradient of a step's mean loss, micro-batch by micro-batch; the losses, nats a label.
 
-    Each micro-batch's sum is divided by the token count of all of them, so how they are cut does not weigh.
+    Every sum is divided by the labels of all micro-batches of all processes, so how a batch is cut does not weigh.
     """
-    num_tokens = len(windows) * stream.length
-    total = 0.0
-    for i in range(0, len(windows), plan.micro_windows):
-        loss = summed_loss(model, stream.batch(windows[i : i + plan.micro_windows])) / num_tokens
-        loss.backward()  # type: ignore[no-untyped-call]
-        total += loss.item()
-    return total
+    labels = loader.num_labels(step)
+    terms = torch.zeros(len(plan.losses), device=processes.device)
+    for batch in _micro_batches(loader, step, plan):
+        total, parts = learner.losses_of(batch, processes.device)
+        # Sharding averages over processes, and we want the sum.
+        (total * (processes.world_size / labels)).backward()  # type: ignore[no-untyped-call]
+        terms += parts
+    means = dict(zip(plan.losses, (processes.sum(terms) / labels).tolist(), strict=True))
+    return {"loss": means.pop("cross_entropy", sum(means.values())), **means}
 
 
-def summed_loss(model: PreTrainedModel, batch: Batch) -> Tensor:
-    """Sum over the batch's tokens of the cross entropy, nats.
-
-    No attention mask and no cache: only then does transformers read the documents' boundaries from the position ids.
-    """
-    device = model.device
-    logits = model(
-        input_ids=torch.from_numpy(batch.inputs).to(device),
-        position_ids=torch.from_numpy(batch.positions).to(device),
-        use_cache=False,
-    ).logits
-    labels = torch.from_numpy(batch.labels).to(device)
-    return F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="sum")
+def _micro_batches(loader: Loader, step: int, plan: Plan) -> Iterator[Batch]:
+    """This process's part of a step. As many micro-batches on every process: one that has less gets empty ones."""
+    windows = loader.batches(step)
+    most = -(-plan.windows_of(step) // loader.world_size)
+    count = -(-most // plan.micro_windows)
+    for i in range(count):
+        part = windows[i * plan.micro_windows : (i + 1) * plan.micro_windows]
+        batch = loader.read(step, part or loader.global_batch(step)[:1])
+        yield batch if part else Batch(batch.inputs, batch.positions, np.full_like(batch.labels, IGNORED))
 
 
-def identity(model: PreTrainedModel, stream: TokenStream, plan: Plan) -> str:
-    """Digest of the plan, the data and the weights before the first step: 64 hex characters."""
-    digest = hashlib.sha256(canonical_json([plan.model_dump(), stream.length, stream.info.tokens_sha256]))
-    for name, tensor in weights(model).items():
-        digest.update(name.encode() + tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+def _clip(learner: Learner, clip_norm: float) -> float:
+    """Clips the gradient of the whole model; its norm before."""
+    norm = torch.nn.utils.clip_grad_norm_(learner.parameters(), clip_norm)
+    return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+
+
+def _is_spike(norm: float, norms: deque[float], skip_above: float) -> bool:
+    return len(norms) >= _NORMS_NEEDED and norm > skip_above * statistics.median(norms)
+
+
+def _diverged(folder: Path, step: int, losses: dict[str, float], norm: float, lr: float, loader: Loader) -> Diverged:
+    """The error, after a report of what led to it."""
+    recent = list(read_events(folder / METRICS))[-20:]
+    report = {
+        "step": step,
+        "losses": {name: repr(value) for name, value in losses.items()},
+        "gradient_norm": repr(norm),
+        "lr": lr,
+        "windows": loader.global_batch(step),
+        "steps_before": recent,
+    }
+    write_file(folder / REPORT, json.dumps(report, indent=2).encode())
+    return Diverged(
+        f"loss {losses['loss']}, gradient norm {norm} at step {step}",
+        remedy=f"see {folder / REPORT}; lower the learning rate",
+    )
+
+
+def identity(model: PreTrainedModel, plan: Plan) -> str:
+    """Digest of the model's shape and of what the plan says of the run's course: 64 hex characters."""
+    for name in plan.losses:
+        loss_named(name)
+    shapes = {name: list(tensor.shape) for name, tensor in weights(model).items()}
+    return hashlib.sha256(canonical_json([plan.course(), shapes])).hexdigest()
 
 
 def _metrics_up_to(path: Path, step: int) -> EventLog:

@@ -1,25 +1,33 @@
-"""Which documents of the accepted datasets are trained on: each text once, no miner over its share, no leaked tests.
+"""Which documents of the accepted datasets are candidates for training, and how many tokens each miner may fill. Pure.
 
-Pure over values. Several miners refine the same shard, so most texts arrive more than once: the copy of the better paid
-miner is credited, and where that miner's share is full, the next supplier's. The outcome does not depend on the order
-in which datasets or documents arrive.
+Left out is what a domain asked to be left out, and what quotes an evaluation text. The choice among the rest, each text
+once, is `athena.train.mixing`.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self
 
+import numpy as np
 import xxhash
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from athena.judge.words import overlap_ngrams
+from athena.judge.words import OVERLAP_WORDS, Hashes, ngram_hashes, words
 from athena.optout import LeftOut
 from athena.protocol import DatasetRef, Hex32, Hotkey, Noun
 from athena.refine.text.minhash import buckets
+
+Source = Literal["hotkey", "crawl"]
+OTHER = "other"
+"""What languages and crawls are counted under whose names have no usual form: miners may write anything there."""
+_LANGUAGE = re.compile(r"[a-z]{2,3}(_[A-Z][a-z]{3})?")
+_FOLDER = re.compile(r"[A-Za-z0-9._=-]{1,64}")
+_CRAWL = re.compile(r"(?:^|/)(?:(CC-MAIN-\d{4}-\d{2})|(CC-NEWS)/(\d{4})/(\d{2}))(?:/|$)")
 
 
 class AcceptedDataset(Noun):
@@ -37,11 +45,22 @@ class MixtureRules(Noun):
     seed: int = 0
     max_tokens: Annotated[int, Field(ge=1)]
     max_miner_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    weighed_by: Source = "hotkey"
+    """What `weights` are of."""
+    weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] | None = None
+    """The proportions of the sources; by default miners are weighed by their incentive. A source that is not named is
+    left out."""
+
+    @model_validator(mode="after")
+    def _something_weighs(self) -> Self:
+        if self.weights is not None and not any(self.weights.values()):
+            raise ValueError("no source has a positive weight")
+        return self
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One document, reduced to what decides its fate: under a kilobyte, so that millions fit in memory."""
+    """One document, reduced to what decides its fate."""
 
     dataset: int
     row: int
@@ -49,17 +68,25 @@ class Candidate:
     warc_path: str
     offset: int
     tokens: int
+    language: str
     text_hash: bytes
     bands: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Mixture:
-    """`rows`: by dataset index, ascending row numbers. `dropped`: documents by reason."""
+class HeldOut:
+    """The 13-grams of the evaluation texts, eight bytes each."""
 
-    rows: dict[int, list[int]]
-    tokens_by_hotkey: dict[str, int]
-    dropped: Counter[str] = field(default_factory=Counter)
+    def __init__(self, texts: Iterable[str]) -> None:
+        grams = [ngram_hashes(words(text), OVERLAP_WORDS) for text in texts]
+        self._hashes: Hashes = np.unique(np.concatenate([*grams, np.empty(0, dtype=np.uint64)]))
+
+    def quoted_by(self, text: str) -> bool:
+        """Whether a text shares a run of 13 words with one of them."""
+        grams = ngram_hashes(words(text), OVERLAP_WORDS)
+        if not len(self._hashes) or not len(grams):
+            return False
+        places = np.searchsorted(self._hashes, grams).clip(max=len(self._hashes) - 1)
+        return bool((self._hashes[places] == grams).any())
 
 
 def canonical_order(datasets: Iterable[AcceptedDataset]) -> list[AcceptedDataset]:
@@ -72,32 +99,32 @@ def candidates(
     dataset: int,
     hotkey: str,
     rows: Iterable[Mapping[str, Any]],
-    held_out: frozenset[int],
+    held_out: HeldOut,
     left_out: LeftOut,
     dropped: Counter[str],
 ) -> Iterator[Candidate]:
-    """The rows of one dataset that nobody asked to leave out, and that share no 13-gram with `held_out`.
+    """The rows of one dataset that nobody asked to leave out, and that quote nothing of `held_out`.
 
     The others are counted in `dropped`.
     """
     for number, row in enumerate(rows):
+        text: str = row["text"]
         if left_out.covers(row["url"]):
             dropped["opted out"] += 1
-            continue
-        text: str = row["text"]
-        if not held_out.isdisjoint(overlap_ngrams(text)):
+        elif held_out.quoted_by(text):
             dropped["contaminated"] += 1
-            continue
-        yield Candidate(
-            dataset=dataset,
-            row=number,
-            hotkey=hotkey,
-            warc_path=row["warc_path"],
-            offset=row["warc_offset"],
-            tokens=row["token_count"],
-            text_hash=hashlib.blake2b(text.encode(), digest_size=16).digest(),
-            bands=_bands(row.get("minhash")),
-        )
+        else:
+            yield Candidate(
+                dataset=dataset,
+                row=number,
+                hotkey=hotkey,
+                warc_path=row["warc_path"],
+                offset=row["warc_offset"],
+                tokens=row["token_count"],
+                language=row["language"] if _LANGUAGE.fullmatch(row["language"]) else OTHER,
+                text_hash=hashlib.blake2b(text.encode(), digest_size=16).digest(),
+                bands=_bands(row.get("minhash")),
+            )
 
 
 def _bands(minhash: Sequence[int] | None) -> tuple[int, ...]:
@@ -106,75 +133,13 @@ def _bands(minhash: Sequence[int] | None) -> tuple[int, ...]:
     return tuple(xxhash.xxh3_64_intdigest(band.tobytes(), seed=i) for i, band in enumerate(buckets(minhash)))
 
 
-def mix(documents: Iterable[Candidate], incentives: Mapping[str, float], rules: MixtureRules) -> Mixture:
-    """Chooses the documents. `incentives` by hotkey; documents of hotkeys without a positive one are left out."""
-    paid = [d for d in documents if incentives.get(d.hotkey, 0.0) > 0]
-    dropped: Counter[str] = Counter()
-    groups = deduplicate(paid, incentives, dropped)
-    share = max(rules.max_miner_share, 1 / max(1, len({d.hotkey for d in paid})))
-    by_hotkey = _credit(groups, share, rules.seed)
-    available = {hotkey: sum(d.tokens for d in credited) for hotkey, credited in by_hotkey.items()}
-    allowed = allocate(available, incentives, rules.max_tokens, share)
-    rows: dict[int, list[int]] = defaultdict(list)
-    tokens: dict[str, int] = {}
-    for hotkey, credited in sorted(by_hotkey.items()):
-        room = allowed[hotkey]
-        for document in credited:
-            if document.tokens > room:
-                dropped["over share"] += 1
-                continue
-            room -= document.tokens
-            rows[document.dataset].append(document.row)
-        tokens[hotkey] = allowed[hotkey] - room
-    return Mixture({index: sorted(rows[index]) for index in sorted(rows)}, tokens, dropped)
-
-
-def deduplicate(
-    documents: Iterable[Candidate], incentives: Mapping[str, float], dropped: Counter[str]
-) -> list[tuple[Candidate, ...]]:
-    """One group per distinct text: its suppliers, one document a miner, the credited one first.
-
-    Documents are taken by their miner's incentive, then by (path, offset). One whose text is already there joins that
-    text's group; one that shares a MinHash band with a text taken before is dropped.
-    """
-
-    def priority(d: Candidate) -> tuple[float, str, int, str, int, int]:
-        return (-incentives[d.hotkey], d.warc_path, d.offset, d.hotkey, d.dataset, d.row)
-
-    groups: dict[bytes, dict[str, Candidate]] = {}
-    taken: set[int] = set()
-    for document in sorted(documents, key=priority):
-        if (group := groups.get(document.text_hash)) is not None:
-            dropped["duplicate"] += 1
-            group.setdefault(document.hotkey, document)
-        elif not taken.isdisjoint(document.bands):
-            dropped["near duplicate"] += 1
-        else:
-            groups[document.text_hash] = {document.hotkey: document}
-            taken.update(document.bands)
-    return [tuple(group.values()) for group in groups.values()]
-
-
-def _credit(groups: list[tuple[Candidate, ...]], share: float, seed: int) -> dict[str, list[Candidate]]:
-    """Each text to its first supplier with room under `share` of all tokens, or to the first; in drawn order.
-
-    Texts with one supplier go first: the others have a choice.
-    """
-
-    def drawn(group: tuple[Candidate, ...]) -> bytes:
-        return hashlib.blake2b(group[0].text_hash, key=str(seed).encode()[:64], digest_size=16).digest()
-
-    limit = share * sum(group[0].tokens for group in groups)
-    used: Counter[str] = Counter()
-    credited: dict[str, list[tuple[bytes, Candidate]]] = defaultdict(list)
-    for group in sorted(groups, key=lambda group: (len(group) > 1, drawn(group))):
-        document = next((d for d in group if used[d.hotkey] + d.tokens <= limit), group[0])
-        used[document.hotkey] += document.tokens
-        credited[document.hotkey].append((drawn(group), document))
-    return {
-        hotkey: [document for _, document in sorted(pairs, key=lambda pair: pair[0])]
-        for hotkey, pairs in credited.items()
-    }
+def crawl_of(warc_path: str) -> str:
+    """The id of the crawl that a WARC path lies in; of other files the first segment of their path."""
+    match = _CRAWL.search(warc_path)
+    if match is None:
+        folder = warc_path.partition("/")[0]
+        return folder if _FOLDER.fullmatch(folder) else OTHER
+    return match[1] or "-".join(match.group(2, 3, 4))
 
 
 def allocate(

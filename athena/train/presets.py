@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from athena.errors import BadInput
 
 if TYPE_CHECKING:
     from transformers import LlamaConfig
+
+
+MICRO_TOKENS = 4096
 
 
 @dataclass(frozen=True)
@@ -40,28 +43,74 @@ class Preset:
         return int(min(ladder, self.training_tokens / 130))
 
     @property
+    def micro_windows(self) -> int:
+        """Windows that go through the model at a time: some 4,096 tokens, which fill a core and a GPU alike."""
+        return max(1, MICRO_TOKENS // self.context_length)
+
+    @property
+    def compiles(self) -> bool:
+        """Whether torch.compile pays: it takes a minute or two, and a run of 1e15 FLOPs takes a core two hours."""
+        return self.training_tokens * self.flops_per_token() > 1e15
+
+    @property
     def learning_rate(self) -> float:
         """Peak, inverse to the width: 0.006 at 128 hidden units, 0.001 at 768, 0.00015 at 5120."""
         return 0.768 / self.hidden
 
     def parameters(self, vocab_size: int | None = None) -> int:
         """Number of parameters; `vocab_size` where the tokenizer came out smaller than planned."""
-        attention = 2 * self.hidden * self.head_dim * (self.heads + self.kv_heads)
-        layer = attention + 3 * self.hidden * self.mlp + 2 * self.hidden
         embedding = (vocab_size or self.vocab_size) * self.hidden
-        return self.layers * layer + self.hidden + embedding * (1 if self.tied else 2)
+        return self.layers * self.layer_parameters + self.hidden + embedding * (1 if self.tied else 2)
+
+    @property
+    def layer_parameters(self) -> int:
+        attention = 2 * self.hidden * self.head_dim * (self.heads + self.kv_heads)
+        return attention + 3 * self.hidden * self.mlp + 2 * self.hidden
+
+    def flops_per_token(self, context_length: int | None = None) -> int:
+        """Floating-point operations that training on a token takes, in a document as long as the context.
+
+        6 for every parameter of a matrix, the head once and the embedding not (Kaplan et al. 2020); and for the causal
+        half of the attention scores, 6 · layers · heads · head_dim · context.
+        """
+        matrices = self.layers * (self.layer_parameters - 2 * self.hidden) + self.vocab_size * self.hidden
+        scores = self.layers * self.heads * self.head_dim * (context_length or self.context_length)
+        return 6 * (matrices + scores)
+
+
+def shaped(layers: int, width: int, vocab_size: int, context_length: int) -> Preset:
+    """The rule by which depth and width decide the rest.
+
+    Heads of 32 up to width 256, of 64 up to 1,024, of 128 above; as many key heads as divide the heads, at most 8 and
+    at most half of them; an MLP of 8/3 the width, to the next 128 (SwiGLU's three matrices then cost what two of four
+    widths would); embedding and head are one matrix up to width 2,048; a rotary base of 500,000 for contexts above
+    2,048.
+    """
+    head_dim = 32 if width <= 256 else 64 if width <= 1024 else 128
+    heads = width // head_dim
+    return Preset(
+        layers=layers,
+        hidden=width,
+        mlp=128 * -(-8 * width // (3 * 128)),
+        heads=heads,
+        kv_heads=max(n for n in range(1, min(8, heads // 2) + 1) if heads % n == 0),
+        head_dim=head_dim,
+        vocab_size=vocab_size,
+        context_length=context_length,
+        tied=width <= 2048,
+        rope_theta=500_000.0 if context_length > 2048 else 10_000.0,
+    )
 
 
 PRESETS = {
-    "demo": Preset(4, 128, 384, 4, 2, 32, 4_096, 256, demo_tokens=140_000, eval_documents=4),
-    "tiny": Preset(4, 192, 512, 6, 3, 32, 8_192, 512),
-    "30m": Preset(8, 384, 1_024, 6, 3, 64, 32_768, 1_024),
-    "125m": Preset(12, 768, 2_048, 12, 4, 64, 49_152, 2_048),
-    "350m": Preset(24, 1_024, 2_816, 16, 8, 64, 65_536, 2_048),
-    "1b": Preset(20, 2_048, 5_632, 16, 8, 128, 65_536, 4_096, rope_theta=500_000.0),
-    "3b": Preset(32, 2_560, 9_728, 32, 8, 80, 131_072, 4_096, rope_theta=500_000.0),
-    "8b": Preset(32, 4_096, 14_336, 32, 8, 128, 131_072, 8_192, tied=False, rope_theta=500_000.0),
-    "27b": Preset(56, 5_120, 25_600, 40, 8, 128, 131_072, 8_192, tied=False, rope_theta=500_000.0),
+    "demo": replace(shaped(4, 128, 4_096, 256), demo_tokens=140_000, eval_documents=4),
+    "tiny": shaped(4, 192, 8_192, 512),
+    "30m": shaped(8, 384, 32_768, 1_024),
+    "125m": shaped(12, 768, 49_152, 2_048),
+    "350m": shaped(24, 1_024, 65_536, 2_048),
+    "1b": shaped(20, 2_048, 65_536, 4_096),
+    "7b": shaped(32, 4_096, 131_072, 8_192),
+    "27b": shaped(64, 6_144, 131_072, 8_192),
 }
 
 
@@ -77,6 +126,7 @@ def llama_config(preset: Preset, *, vocab_size: int, end: int) -> LlamaConfig:
     from transformers import LlamaConfig  # seconds of import
 
     return LlamaConfig(
+        architectures=["LlamaForCausalLM"],  # `transformers serve` loads by it
         vocab_size=vocab_size,
         hidden_size=preset.hidden,
         intermediate_size=preset.mlp,

@@ -1,146 +1,192 @@
-"""A training run as stages, from accepted datasets to an evaluated model: the machinery of the trainer's loop.
+"""What a trunk and a branch do, stage by stage, from accepted datasets to an evaluated model.
 
-Every stage leaves one file or folder in the run's folder, whole or not at all, and is passed over where that is there:
-a run that was killed goes on where it stopped and ends in the same weights.
+Every stage leaves one file or folder, whole or not at all, and is passed over where that is there: a run that was
+killed goes on where it stopped and ends in the same weights.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TypeVar
 
 import torch
-from pydantic import Field, ValidationError
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from athena.durable import write_file
-from athena.errors import BadInput, Conflict, NotFound
+from athena.errors import NotFound
 from athena.evalpack import EvalPack
-from athena.evaluate import evaluate
 from athena.evaluation import Evaluation
+from athena.evaluations.subject import ModelFiles, Subject
+from athena.evaluations.suites import measure
 from athena.events import EventLog
 from athena.hub import Hub
-from athena.optout import NOTHING_LEFT_OUT, LeftOut
-from athena.protocol import Noun
+from athena.optout import LeftOut
 from athena.train.checkpoint import save_model
 from athena.train.folders import staged
-from athena.train.gather import MixtureInfo, gather, read_documents
+from athena.train.gather import DOCUMENTS, gather, read_documents
 from athena.train.lineage import summarize_lineage
-from athena.train.loop import Plan, train
-from athena.train.mixture import AcceptedDataset, MixtureRules, canonical_order
+from athena.train.mixture import MixtureRules
+from athena.train.plan import Plan
 from athena.train.presets import Preset, llama_config, preset_of
+from athena.train.supervise import supervise, worker_command
 from athena.train.tokenizer import END_ID, load_tokenizer, train_tokenizer
-from athena.train.tokens import TokenStream, write_tokens
-from athena.train.trained import Trained
+from athena.train.tokens import TokenStream, join_documents, write_tokens
+from athena.train.trained import TRAINED, Trained, read_trained, save_trained
+from athena.train.trunk import (
+    BRANCH,
+    FROM,
+    INPUTS,
+    NOTHING,
+    TRUNK,
+    BranchInputs,
+    Nothing,
+    StageInputs,
+    TrunkInputs,
+    checkpoint_name,
+    read_noun,
+    stages_of,
+)
+from athena.train.worker import CHECKPOINTS, JOB, PLAN, Job, Stage, work
 
 log = logging.getLogger(__name__)
 
 MAX_EPOCHS = 4  # repeating data up to four times costs almost nothing (Muennighoff et al. 2023)
-MICRO_TOKENS = 2048  # through the model at a time: float32 logits over a 32k vocabulary take 256 MiB
-CHECKPOINTS_PER_RUN = 8
-INPUTS = "inputs.json"
-NounType = TypeVar("NounType", bound=Noun)
+CHECKPOINTS_PER_STAGE = 8
 
 
-class RunSettings(Noun):
-    """What a run is, besides its data."""
+@dataclass(frozen=True)
+class Launch:
+    """How training is started: in this process, or in several of their own, which write events to a file."""
 
-    preset: str
-    seed: int = 0
-    max_miner_share: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """The most of the mixture that one miner may supply; with fewer miners than fit, an equal share."""
+    processes: int = 1
+    events_file: Path | None = None
 
-
-class RunInputs(Noun):
-    """inputs.json: written first, so that a restart trains on the data that the run began with."""
-
-    settings: RunSettings
-    datasets: tuple[AcceptedDataset, ...]
-    left_out: tuple[str, ...] = ()
-    """Domains whose pages are not trained on."""
+    def train(self, folder: Path, events: EventLog) -> None:
+        """Trains the run in `folder` as its job.json and plan.json say. Raises Diverged, RunFailed, Unavailable."""
+        if self.processes == 1:
+            work(folder, events)
+        else:
+            supervise(worker_command(folder, self.processes, self.events_file), folder, events)
 
 
-class TrainerRun:
-    """One run in `folder`, over the hub that its datasets lie on."""
+IN_THIS_PROCESS = Launch()
 
-    def __init__(self, settings: RunSettings, folder: Path, hub: Hub, pack: EvalPack, events: EventLog) -> None:
-        self.settings = settings
+
+class _Run:
+    """What both kinds have: a folder, stages that are done once, training, evaluation."""
+
+    def __init__(self, folder: Path, trunk: Path, pack: EvalPack, events: EventLog, launch: Launch) -> None:
         self.folder = folder
-        self.preset: Preset = preset_of(settings.preset)
-        self._hub = hub
+        self.trunk = trunk
+        self.inputs = read_noun(trunk / TRUNK, TrunkInputs)
+        self.preset: Preset = preset_of(self.inputs.settings.preset)
+        self.tokenizer = trunk / "tokenizer"
+        self.initial = trunk / "initial"
         self._pack = pack
         self._events = events
+        self._launch = launch
 
-    @property
-    def begun(self) -> bool:
-        """Whether the run's data is decided: `run` then takes no more."""
-        return (self.folder / INPUTS).exists()
-
-    def run(self, accepted: Iterable[AcceptedDataset], left_out: LeftOut = NOTHING_LEFT_OUT) -> Trained:
-        """All stages that are not done yet.
-
-        `accepted` and `left_out` count at the first call only. Raises NotFound when there is nothing to train on,
-        Conflict when the folder holds a run of other settings, Unavailable when a service failed (call again),
-        Diverged.
-        """
-        torch.set_num_threads(1)  # bit-equal reruns, and threads that wait for each other cost 5x on a shared machine
-        inputs = self._begin(accepted, left_out)
-        mixture, tokenizer, tokens = (self.folder / name for name in ("mixture", "tokenizer", "tokens"))
-        initial, checkpoints = self.folder / "initial", self.folder / "checkpoints"
-        self._stage("mixture", mixture, lambda: self._mix(inputs, mixture))
-        self._stage("tokenizer", tokenizer, lambda: self._train_tokenizer(mixture, tokenizer))
-        self._stage("tokens", tokens, lambda: self._write_tokens(mixture, tokenizer, tokens))
-        self._stage("initial", initial, lambda: self._initialise(tokenizer, initial))
-        self._stage("before", self.folder / "before.json", lambda: self._evaluate(initial, "before.json"))
-        stream = TokenStream(tokens, self.preset.context_length)
-        plan = plan_run(self.preset, stream, self.settings.seed)
-        final = checkpoints / f"step-{plan.steps:08d}"
-        self._stage("train", final, lambda: self._train(initial, stream, plan, checkpoints))
-        self._stage("after", self.folder / "after.json", lambda: self._evaluate(final, "after.json"))
-        return Trained(
-            model=final,
-            tokenizer=tokenizer,
-            documents=tokens / "documents.parquet",
-            lineage=summarize_lineage(tokens / "documents.parquet"),
-            parameters=self.preset.parameters(len(load_tokenizer(tokenizer))),
-            training_tokens=plan.steps * plan.batch_windows * stream.length,
-            before=_read(self.folder / "before.json", Evaluation),
-            after=_read(self.folder / "after.json", Evaluation),
-        )
-
-    def _stage(self, name: str, result: Path, work: Callable[[], None]) -> None:
+    def stage(self, name: str, result: Path, do: Callable[[], None]) -> None:
         if result.exists():
             return
-        self._events.emit("train.stage", stage=name, state="started")
+        self._events.emit("train.stage", stage=name, state="started", run=self.folder.name)
         started = time.monotonic()
-        work()
+        do()
         seconds = round(time.monotonic() - started, 1)
         log.info("%s: %s done in %.1f s", self.folder.name, name, seconds)
-        self._events.emit("train.stage", stage=name, state="done", seconds=seconds)
+        self._events.emit("train.stage", stage=name, state="done", seconds=seconds, run=self.folder.name)
 
-    def _begin(self, accepted: Iterable[AcceptedDataset], left_out: LeftOut) -> RunInputs:
-        file = self.folder / INPUTS
-        if self.begun:
-            inputs = _read(file, RunInputs)
-            if inputs.settings != self.settings:
-                raise Conflict(f"{self.folder} holds a run of other settings", remedy="choose another folder")
-            return inputs
-        datasets = tuple(d for d in canonical_order(accepted) if d.incentive > 0)
-        if not datasets:
-            raise NotFound("no dataset is accepted yet", remedy="wait until validators have set weights for a miner")
-        inputs = RunInputs(settings=self.settings, datasets=datasets, left_out=tuple(sorted(left_out.domains)))
-        write_file(file, inputs.canonical())
-        return inputs
+    def plan(self) -> tuple[list[tuple[int, Path]], Plan]:
+        """The trunk's stages that hold documents, with the step that each begins at, and its plan so far."""
+        folders = [folder for stage in stages_of(self.trunk) if (folder := stage / "tokens").exists()]
+        if not folders:
+            raise NotFound(f"{self.trunk} has no tokens yet")
+        streams = [TokenStream(folder, self.preset.context_length) for folder in folders]
+        firsts, plan = plan_trunk(self.preset, [stream.num_windows for stream in streams], self.inputs.settings.seed)
+        return list(zip(firsts, folders, strict=True)), plan
 
-    def _mix(self, inputs: RunInputs, mixture: Path) -> None:
+    def train(self, stages: Sequence[tuple[int, Path]], plan: Plan) -> None:
+        """Trains on the stages, as job.json and plan.json then say."""
+        job = Job(
+            model=str(self.initial),
+            length=self.preset.context_length,
+            stages=tuple(Stage(first_step=first, tokens=str(tokens)) for first, tokens in stages),
+            tracker=self.inputs.tracker,
+            project=self.trunk.name,
+        )
+        write_file(self.folder / JOB, job.canonical())
+        write_file(self.folder / PLAN, plan.canonical())
+        self._launch.train(self.folder, self._events)
+
+    def evaluate(self, model: Path, file: Path) -> None:
+        """The ruler and the cheap suites, into `file`."""
+        subject = Subject(
+            model=load_model(model),
+            tokenizer=load_tokenizer(self.tokenizer),
+            pack=self._pack,
+            per_domain=self.preset.eval_documents,
+            window=self.preset.context_length,
+            files=ModelFiles(model, self.tokenizer),
+        )
+        evaluation = measure(subject)
+        self._events.emit("train.evaluated", when=file.stem, bits_per_byte=evaluation.bits_per_byte)
+        write_file(file, evaluation.canonical())
+
+
+class TrunkRun(_Run):
+    """The trunk in `folder`, over the hub that its datasets lie on: all stages of data that it was given so far."""
+
+    def __init__(
+        self, folder: Path, hub: Hub, pack: EvalPack, events: EventLog, launch: Launch = IN_THIS_PROCESS
+    ) -> None:
+        super().__init__(folder, folder, pack, events, launch)
+        self._hub = hub
+
+    def run(self) -> Path | None:
+        """All that is not done yet; the last checkpoint, None while no stage holds a document.
+
+        Raises Unavailable when a service failed (call again), Diverged.
+        """
+        if not self.prepare():
+            return None
+        before = self.folder / "before.json"
+        self.stage("initial", self.initial, self._initialise)
+        self.stage("before", before, lambda: self.evaluate(self.initial, before))
+        stages, plan = self.plan()
+        final = self.folder / CHECKPOINTS / checkpoint_name(plan.steps)
+        self.stage("trunk", final, lambda: self.train(stages, plan))
+        return final
+
+    def prepare(self) -> bool:
+        """The mixture and tokens of every stage; whether any holds a document. Raises Unavailable."""
+        given = stages_of(self.folder)
+        for stage in given:
+            self._prepare(stage)
+        return not all((stage / NOTHING).exists() for stage in given)
+
+    def _prepare(self, stage: Path) -> None:
+        """Its mixture and tokens, or nothing.json; and the tokenizer, if it is the first with a document."""
+        if (stage / NOTHING).exists():
+            return
+        inputs = read_noun(stage / INPUTS, StageInputs)
+        mixture, tokens = stage / "mixture", stage / "tokens"
+        try:
+            self.stage("mixture", mixture, lambda: self._mix(inputs, mixture))
+        except NotFound as nothing:
+            write_file(stage / NOTHING, Nothing(reason=nothing.message).canonical())
+            return
+        self.stage("tokenizer", self.tokenizer, lambda: self._train_tokenizer(mixture))
+        self.stage("tokens", tokens, lambda: self._write_tokens(mixture, tokens))
+
+    def _mix(self, inputs: StageInputs, mixture: Path) -> None:
+        settings = self.inputs.settings
         rules = MixtureRules(
-            seed=self.settings.seed,
-            max_tokens=self.preset.training_tokens,
-            max_miner_share=self.settings.max_miner_share,
+            seed=settings.seed, max_tokens=self.preset.training_tokens, max_miner_share=settings.max_miner_share
         )
         info = gather(
             inputs.datasets, rules, self._pack, self._hub, self.folder / "datasets", mixture, self._events,
@@ -148,56 +194,110 @@ class TrainerRun:
         )  # fmt: skip
         self._events.emit("train.mixture", documents=info.documents, tokens=info.tokens_by_hotkey, dropped=info.dropped)
 
-    def _train_tokenizer(self, mixture: Path, tokenizer: Path) -> None:
-        texts = (document["text"] for document in read_documents(mixture, seed=self.settings.seed))
-        train_tokenizer(texts, self.preset.vocab_size, self.preset.context_length, tokenizer)
+    def _train_tokenizer(self, mixture: Path) -> None:
+        texts = (document["text"] for document in read_documents(mixture, seed=self.inputs.settings.seed))
+        train_tokenizer(texts, self.preset.vocab_size, self.preset.context_length, self.tokenizer)
 
-    def _write_tokens(self, mixture: Path, tokenizer: Path, tokens: Path) -> None:
-        write_tokens(read_documents(mixture), load_tokenizer(tokenizer), tokens)
+    def _write_tokens(self, mixture: Path, tokens: Path) -> None:
+        write_tokens(mixture / DOCUMENTS, self.tokenizer, tokens)
 
-    def _initialise(self, tokenizer: Path, initial: Path) -> None:
-        config = llama_config(self.preset, vocab_size=len(load_tokenizer(tokenizer)), end=END_ID)
-        torch.manual_seed(self.settings.seed)
+    def _initialise(self) -> None:
+        config = llama_config(self.preset, vocab_size=len(load_tokenizer(self.tokenizer)), end=END_ID)
+        torch.manual_seed(self.inputs.settings.seed)
         model = AutoModelForCausalLM.from_config(config)
         model.generation_config.pad_token_id = END_ID
-        with staged(initial) as out:
+        with staged(self.initial) as out:
             save_model(model, out)
 
-    def _train(self, initial: Path, stream: TokenStream, plan: Plan, checkpoints: Path) -> None:
-        train(load_model(initial), stream, plan, checkpoints, self._events)
 
-    def _evaluate(self, model: Path, file: str) -> None:
-        evaluation = evaluate(
-            load_model(model),
-            load_tokenizer(self.folder / "tokenizer"),
-            self._pack,
-            per_domain=self.preset.eval_documents,
-            window=self.preset.context_length,
+class BranchRun(_Run):
+    """The branch in `folder`: anneals the trunk's checkpoint, evaluates it, and says whose data it learned from."""
+
+    def __init__(self, folder: Path, pack: EvalPack, events: EventLog, launch: Launch = IN_THIS_PROCESS) -> None:
+        self.branch = read_noun(folder / BRANCH, BranchInputs)
+        super().__init__(folder, Path(self.branch.trunk), pack, events, launch)
+
+    def run(self) -> Trained:
+        """All that is not done yet. Raises Diverged, NotFound where the trunk's folder is gone."""
+        stages, of_trunk = self.plan()
+        # What the trunk was given after the branch was cut is not read: a branch goes on in the data that it came from.
+        stages = [(first, tokens) for first, tokens in stages if first < self.branch.step]
+        plan = branch_plan(of_trunk, self.branch, self.folder / FROM / checkpoint_name(self.branch.step))
+        final = self.folder / CHECKPOINTS / checkpoint_name(plan.steps)
+        documents, after = self.folder / "documents.parquet", self.folder / "after.json"
+        self.stage("branch", final, lambda: self.train(stages, plan))
+        self.stage("after", after, lambda: self.evaluate(final, after))
+        self.stage("lineage", documents, lambda: self._join([tokens for _, tokens in stages], documents))
+        self.stage("trained", self.folder / TRAINED, lambda: self._conclude(plan, final, documents, after))
+        return read_trained(self.folder)
+
+    def _join(self, stages: Sequence[Path], documents: Path) -> None:
+        """The documents of all stages in one file."""
+        part = documents.with_name(f".{documents.name}.part")
+        join_documents([tokens / DOCUMENTS for tokens in stages], part)
+        part.replace(documents)
+
+    def _conclude(self, plan: Plan, final: Path, documents: Path, after: Path) -> None:
+        trained = Trained(
+            model=final,
+            tokenizer=self.tokenizer,
+            documents=documents,
+            lineage=summarize_lineage(documents),
+            parameters=self.preset.parameters(len(load_tokenizer(self.tokenizer))),
+            training_tokens=plan.windows_before(plan.steps) * self.preset.context_length,
+            before=read_noun(self.trunk / "before.json", Evaluation),
+            after=read_noun(after, Evaluation),
         )
-        self._events.emit("train.evaluated", when=Path(file).stem, bits_per_byte=evaluation.bits_per_byte)
-        write_file(self.folder / file, evaluation.canonical())
-
-    def mixture(self) -> MixtureInfo:
-        """What the run trains on. Raises NotFound before that is decided."""
-        return _read(self.folder / "mixture" / "mixture.json", MixtureInfo)
+        save_trained(trained, self.folder)
 
 
-def plan_run(preset: Preset, stream: TokenStream, seed: int) -> Plan:
-    """The preset's training tokens, but every window at least once and at most four times."""
-    length = preset.context_length
-    epoch = stream.num_windows
-    windows = min(max(preset.training_tokens // length, epoch), epoch * MAX_EPOCHS)
-    batch_windows = min(max(1, preset.batch_tokens // length), windows)
-    steps = -(-windows // batch_windows)
-    return Plan(
+def plan_trunk(preset: Preset, windows: Sequence[int], seed: int) -> tuple[list[int], Plan]:
+    """The steps that a trunk's stages begin at, and its plan; `windows` are those of each stage's tokens.
+
+    Every window is read at least once; while the trunk has not had the preset's training tokens, up to four times.
+    What was planned for earlier stages does not change with later ones.
+    """
+    wanted = preset.training_tokens // preset.context_length
+    batch_windows = batch_of_first_stage(preset, windows[0])
+    bounds = [0]
+    for epoch in windows:
+        left = wanted - bounds[-1] * batch_windows
+        bounds.append(bounds[-1] + math.ceil(min(max(left, epoch), epoch * MAX_EPOCHS) / batch_windows))
+    firsts, ends = bounds[:-1], bounds[1:]
+    plan = Plan(
         seed=seed,
-        steps=steps,
+        steps=ends[-1],
         batch_windows=batch_windows,
-        micro_windows=max(1, MICRO_TOKENS // length),
+        micro_windows=preset.micro_windows,
+        compile=preset.compiles,
         lr=preset.learning_rate,
-        warmup_steps=steps // 20,
-        decay_steps=2 * steps // 5,
-        checkpoint_every=max(1, steps // CHECKPOINTS_PER_RUN),
+        warmup_steps=ends[0] // 20,
+        decay_steps=0,
+        checkpoint_every=max(1, ends[0] // CHECKPOINTS_PER_STAGE),
+        milestones=tuple(ends),
+    )
+    return firsts, plan
+
+
+def batch_of_first_stage(preset: Preset, windows: int) -> int:
+    """Windows of a step, which the first stage decides for ever: the preset's, but no more than there are."""
+    most = min(max(preset.training_tokens // preset.context_length, windows), windows * MAX_EPOCHS)
+    return min(max(1, preset.batch_tokens // preset.context_length), most)
+
+
+def branch_plan(trunk: Plan, branch: BranchInputs, source: Path) -> Plan:
+    """The trunk's plan up to the branch's step, then the way to zero."""
+    steps = branch.step + branch.decay_steps
+    every = max(1, branch.decay_steps // CHECKPOINTS_PER_STAGE)
+    return Plan.model_validate(
+        {
+            **trunk.model_dump(),
+            "steps": steps,
+            "decay_steps": branch.decay_steps,
+            "branch_from": str(source),
+            "checkpoint_every": every,
+            "milestones": (),
+        }
     )
 
 
@@ -208,12 +308,3 @@ def load_model(folder: Path) -> PreTrainedModel:
         folder, dtype=torch.float32, use_safetensors=True, local_files_only=True
     )
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _read(file: Path, kind: type[NounType]) -> NounType:
-    if not file.exists():
-        raise NotFound(f"{file} is not there yet")
-    try:
-        return kind.model_validate_json(file.read_bytes())
-    except ValidationError as error:
-        raise BadInput(f"{file} is damaged: {error}", remedy="remove the run's folder and start again") from error

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
-from athena.chain.client import Neuron
-from athena.protocol import ScoreSheet
+from athena.chain.client import Chain, Neuron
+from athena.chain.wallets import verify
+from athena.errors import NotFound, Unauthorized
+from athena.protocol import ScoreSheet, SignedSheet
 from athena.train.mixture import AcceptedDataset
+
+log = logging.getLogger(__name__)
+MAX_EPOCHS = 300  # two weeks at the default tempo; each takes a request
 
 
 @dataclass(frozen=True)
@@ -17,6 +23,47 @@ class Selection:
 
     accepted: tuple[AcceptedDataset, ...]
     judged: int
+
+
+def genuine(signed: Iterable[SignedSheet]) -> Iterator[ScoreSheet]:
+    """The sheets that bear their validator's signature. Whoever keeps them could have made up the others."""
+    for each in signed:
+        try:
+            verify(each.sheet.validator, each.sheet.canonical(), each.signature)
+        except Unauthorized as error:
+            log.warning("score sheet left out: %s", error)
+        else:
+            yield each.sheet
+
+
+def epochs_since(chain: Chain, since_block: int, epoch_blocks: int) -> list[list[Neuron]]:
+    """The registered hotkeys at the newest finalized block and one epoch apart before it, the newest first.
+
+    As far back as the first epoch after `since_block`, or as the node keeps the chain's state. Raises as the chain.
+    """
+    newest = chain.head().number
+    epochs = [chain.neurons(newest)]
+    for block in range(newest - epoch_blocks, since_block, -epoch_blocks)[: MAX_EPOCHS - 1]:
+        try:
+            epochs.append(chain.neurons(block))
+        except NotFound:
+            log.warning("the node keeps no state of block %d: incentive is averaged from there on", block)
+            break
+    return epochs
+
+
+def averaged(epochs: Sequence[Sequence[Neuron]]) -> list[Neuron]:
+    """Every hotkey of any epoch with its mean incentive over all of them, 0 where it was not registered.
+
+    Stake and permit are those of the first, the newest: who is gone by then has no vote.
+    """
+    total: defaultdict[str, float] = defaultdict(float)
+    latest: dict[str, Neuron] = {}
+    for age, neurons in enumerate(epochs):
+        for neuron in neurons:
+            total[neuron.hotkey] += neuron.incentive
+            latest.setdefault(neuron.hotkey, neuron if age == 0 else replace(neuron, stake=0.0, validator_permit=False))
+    return [replace(neuron, incentive=total[hotkey] / len(epochs)) for hotkey, neuron in latest.items()]
 
 
 def select(neurons: Iterable[Neuron], sheets: Iterable[ScoreSheet]) -> Selection:

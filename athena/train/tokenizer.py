@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from athena.errors import NotFound
+from athena.errors import BadInput, NotFound
 from athena.train.folders import staged
 
 if TYPE_CHECKING:
@@ -45,14 +45,19 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, context_length: int, 
         show_progress=False,
     )
     tokenizer.train_from_iterator(_first_bytes(texts, TRAINING_BYTES), trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(single=f"{END} $A", special_tokens=[(END, END_ID)])
+    _save(tokenizer, END, END_ID, context_length, folder)
+
+
+def _save(tokenizer: Tokenizer, end: str, end_id: int, context_length: int, folder: Path) -> None:
+    """As transformers reads it, with one special token, which opens every encoded text."""
     from transformers import PreTrainedTokenizerFast  # seconds of import
 
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"{end} $A", special_tokens=[(end, end_id)])
     wrapped = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        bos_token=END,
-        eos_token=END,
-        pad_token=END,
+        bos_token=end,
+        eos_token=end,
+        pad_token=end,
         model_max_length=context_length,
         clean_up_tokenization_spaces=False,
         padding_side="left",
@@ -69,20 +74,36 @@ def _name_widely_known_class(config_file: Path) -> None:
     config_file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
 
 
+def adopt_tokenizer(source: Path, context_length: int, folder: Path) -> None:
+    """Leaves the Hugging Face tokenizer in `source` in `folder`, where it opens every text with its end token.
+
+    Raises NotFound, and BadInput for one that has no tokenizer.json or no end token: no code of it is run.
+    """
+    tokenizer = load_tokenizer(source)
+    end = end_of(tokenizer)
+    backend: Tokenizer = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    _save(backend, tokenizer.convert_ids_to_tokens(end), end, context_length, folder)
+
+
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """The tokenizer in `folder`. Raises NotFound if there is none."""
+    """The tokenizer in `folder`. Raises NotFound if there is none, BadInput if it cannot be read."""
     if not (folder / "tokenizer.json").is_file():
-        raise NotFound(f"no tokenizer in {folder}")
+        raise NotFound(f"no tokenizer.json in {folder}", remedy="give a folder that transformers saved a tokenizer in")
     from transformers import PreTrainedTokenizerFast  # seconds of import
 
-    return PreTrainedTokenizerFast.from_pretrained(folder)
+    try:
+        return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    except (ValueError, KeyError, OSError) as error:
+        raise BadInput(f"the tokenizer in {folder} cannot be read: {error}") from error
 
 
-def encode(tokenizer: Any, texts: list[str]) -> list[list[int]]:
-    """Ids of each text without END. Text that spells END out is encoded as plain text: it cannot forge a boundary."""
-    backend: Tokenizer = tokenizer.backend_tokenizer
-    backend.encode_special_tokens = True
-    return [encoding.ids for encoding in backend.encode_batch(texts, add_special_tokens=False)]
+def end_of(tokenizer: PreTrainedTokenizerFast) -> int:
+    """The id that opens every document and ends generation. Raises BadInput for a tokenizer without one."""
+    if tokenizer.eos_token_id is None:
+        raise BadInput("the tokenizer has no end-of-text token", remedy="name its eos_token in tokenizer_config.json")
+    return int(tokenizer.eos_token_id)
 
 
 def _first_bytes(texts: Iterable[str], limit: int) -> Iterator[str]:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import torch
 
-from athena.train.loop import Plan
+from athena.durable import sha256_of
+from athena.protocol import FileEntry, Manifest, RecipeRef, merkle_root
+from athena.refine.manifest import DATA_FILE, MANIFEST_FILE, ROW_SCHEMA, leaves, parquet_writer
+from athena.train.plan import Plan
 from athena.train.presets import PRESETS, Preset
-from athena.train.tokenizer import load_tokenizer, train_tokenizer
-from athena.train.tokens import write_tokens
+from athena.train.tokenizer import train_tokenizer
+from athena.train.tokens import write_documents, write_tokens
 
 NAMES = ("river", "lantern", "granite", "meadow", "copper", "harbour", "willow", "ember", "saddle", "orchard")
 VERBS = ("carries", "hides", "follows", "remembers", "repairs", "crosses", "paints", "guards")
@@ -68,6 +72,51 @@ def documents():
     return as_documents
 
 
+def as_dataset(folder: Path, hotkey: str, texts: list[str], **fields: object) -> Path:
+    """A dataset as a miner makes it, of the demo's crawl unless `fields` of its rows say otherwise."""
+    row = {
+        "date": "2026-10-01T00:00:00Z",
+        "language": "en",
+        "language_score": 0.9,
+        "warc_path": "crawl-data/CC-MAIN-2026-43/a.warc.gz",
+        "warc_length": 90,
+        "payload_digest": "sha1:X",
+        "minhash": None,
+    }
+    rows = [
+        row
+        | {"text": text, "token_count": len(text.split()), "warc_offset": 100 * i, "record_id": f"<urn:uuid:{i}>"}
+        | {"url": f"https://example.org/{i}"}
+        | fields
+        for i, text in enumerate(texts)
+    ]
+    folder.mkdir(parents=True)
+    table = pa.Table.from_pylist(rows, schema=ROW_SCHEMA)
+    with parquet_writer(folder / DATA_FILE) as writer:
+        writer.write_table(table)
+    data = folder / DATA_FILE
+    root = merkle_root(leaves(table, hotkey))
+    manifest = Manifest(
+        task_id=root[:32],
+        hotkey=hotkey,
+        rule_version="1",
+        recipe=RecipeRef(name="fineweb-1", version="1", hash="0" * 64),
+        files=(FileEntry(path=data.name, bytes=data.stat().st_size, sha256=sha256_of(data), rows=len(rows)),),
+        records=len(rows),
+        rows=len(rows),
+        rejected={},
+        tokens=sum(row["token_count"] for row in rows),
+        root=root,
+    )
+    (folder / MANIFEST_FILE).write_bytes(manifest.canonical())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_dataset():
+    return as_dataset
+
+
 @pytest.fixture(scope="session")
 def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tokenizer") / "tokenizer"
@@ -78,7 +127,8 @@ def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tokens_folder(tmp_path_factory: pytest.TempPathFactory, tokenizer_folder: Path) -> Path:
     folder = tmp_path_factory.mktemp("tokens") / "tokens"
-    write_tokens(as_documents(corpus(120)), load_tokenizer(tokenizer_folder), folder)
+    write_documents(as_documents(corpus(120)), folder.with_name("documents.parquet"))
+    write_tokens(folder.with_name("documents.parquet"), tokenizer_folder, folder)
     return folder
 
 

@@ -5,7 +5,11 @@ from transformers import AutoModelForCausalLM
 from athena.errors import BadInput
 from athena.train.presets import PRESETS, llama_config, preset_of
 
-BILLIONS = {"125m": 0.113, "350m": 0.350, "1b": 1.078, "3b": 3.251, "8b": 8.053, "27b": 26.886}
+MILLIONS = {
+    "demo": 1.31, "tiny": 3.20, "30m": 25.57, "125m": 115.62, "350m": 350.27,
+    "1b": 1062.29, "7b": 6744.71, "27b": 26575.90,
+}  # fmt: skip
+GFLOPS_PER_TOKEN = {"tiny": 0.0215, "125m": 0.807, "1b": 7.38, "7b": 43.7, "27b": 174}
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -14,8 +18,9 @@ def test_parameters_are_those_of_the_real_model(name):
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(llama_config(preset, vocab_size=preset.vocab_size, end=0))
     assert preset.parameters() == sum(p.numel() for p in model.parameters())
-    if name in BILLIONS:
-        assert preset.parameters() / 1e9 == pytest.approx(BILLIONS[name], abs=5e-4)
+    assert preset.parameters() / 1e6 == pytest.approx(MILLIONS[name], abs=0.006)
+    if name in GFLOPS_PER_TOKEN:
+        assert preset.flops_per_token() / 1e9 == pytest.approx(GFLOPS_PER_TOKEN[name], rel=0.03)
 
 
 def test_the_end_token_is_learned():

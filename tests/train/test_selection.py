@@ -3,9 +3,11 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from athena.chain.client import Neuron
-from athena.protocol import DatasetRef, ScoreSheet
-from athena.train.selection import select
+from athena.chain.client import Head, Neuron
+from athena.chain.wallets import open_wallet, sign
+from athena.errors import NotFound
+from athena.protocol import DatasetRef, ScoreSheet, SignedSheet
+from athena.train.selection import averaged, epochs_since, genuine, select
 
 MINER = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY"
 VALIDATORS = (
@@ -60,3 +62,50 @@ def test_no_verdict_is_no_vote_and_no_incentive_no_data():
 @given(st.permutations([sheet(VALIDATORS[0]), sheet(VALIDATORS[1]), sheet(VALIDATORS[2], "fail")]))
 def test_the_order_of_sheets_does_not_matter(votes):
     assert len(select(neurons(), votes).accepted) == 1
+
+
+def test_incentive_is_averaged_over_epochs():
+    late = Neuron(9, VALIDATORS[0], VALIDATORS[0], 0.0, False, 0.4, 50, 0)
+    gone = Neuron(8, VALIDATORS[1], VALIDATORS[1], 500.0, True, 0.3, 0, 0)
+    epochs = [[*neurons(incentive=0.2)[:1], late], [*neurons(incentive=0.6)[:1], gone]]
+    found = {neuron.hotkey: neuron for neuron in averaged(epochs)}
+    assert {key: round(neuron.incentive, 9) for key, neuron in found.items()} == {
+        MINER: 0.4,
+        late.hotkey: 0.2,
+        gone.hotkey: 0.15,
+    }
+    assert not found[gone.hotkey].validator_permit and found[gone.hotkey].stake == 0
+
+
+class Archive:
+    """A chain whose node has forgotten the state before block 100."""
+
+    def __init__(self, forgotten=0):
+        self.forgotten = forgotten
+        self.asked = []
+
+    def head(self):
+        return Head(1000, "0x")
+
+    def neurons(self, block):
+        if block < self.forgotten:
+            raise NotFound("state gone")
+        self.asked.append(block)
+        return neurons()
+
+
+def test_epochs_are_read_since_the_last_mixture():
+    chain = Archive()
+    assert len(epochs_since(chain, 500, 200)) == 3
+    assert chain.asked == [1000, 800, 600]
+    assert len(epochs_since(Archive(), 990, 200)) == 1
+    assert len(epochs_since(Archive(forgotten=700), 0, 200)) == 2
+
+
+def test_only_what_a_validator_signed_counts(tmp_path):
+    wallet = open_wallet("validator", "default", tmp_path, create=True)
+    own = sheet(wallet.hotkey.ss58_address)
+    signature = sign(wallet, own.canonical())
+    forged = sheet(wallet.hotkey.ss58_address, "fail")
+    signed = [SignedSheet(sheet=each, signature=signature) for each in (own, forged, sheet(VALIDATORS[0]))]
+    assert list(genuine(signed)) == [own]
