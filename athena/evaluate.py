@@ -39,7 +39,7 @@ def evaluate(
 
     `model` is a transformers causal language model (or what returns `.logits` [batch, length, vocab] for `input_ids`),
     `tokenizer` its tokenizer. `window` tokens go through the model at a time, half of them as context for the rest.
-    Raises BadInput when the tokenizer knows no token to start with, or loses text.
+    Raises BadInput when the tokenizer knows no token to start with, or loses text, and when the model is broken.
     """
     documents = pack.draw(seed, per_domain)
     encoded = [_encode(tokenizer, document) for document in documents]
@@ -47,6 +47,8 @@ def evaluate(
     model.eval()
     nats = _nats(model, encoded, window)
     model.train(was_training)
+    if not all(map(math.isfinite, nats)):
+        raise BadInput("the model gave no finite number", remedy="look for NaN in its weights")
     domains = {}
     for domain in pack.by_domain:
         chosen = [i for i, document in enumerate(documents) if document.domain == domain]
@@ -56,12 +58,22 @@ def evaluate(
             bytes=num_bytes,
             tokens=sum(len(encoded[i]) - 1 for i in chosen),
             bits_per_byte=math.fsum(nats[i] for i in chosen) / math.log(2) / num_bytes,
+            document_bits=tuple(round(nats[i] / math.log(2), 4) for i in chosen),
+            document_bytes=tuple(len(documents[i].text.encode()) for i in chosen),
         )
     return Evaluation(eval_pack=pack.hash, seed=seed.hex(), per_domain=per_domain, window=window, domains=domains)
 
 
 def evaluate_folder(folder: Path, pack: EvalPack, *, per_domain: int, window: int | None = None) -> Evaluation:
-    """`evaluate` of a model folder, loaded by unmodified transformers; `window` is the model's own context by default.
+    """`evaluate` of a model folder; `window` is the model's own context by default. Raises as `load_folder` does."""
+    model, tokenizer = load_folder(folder)
+    return evaluate(
+        model, tokenizer, pack, per_domain=per_domain, window=window or model.config.max_position_embeddings
+    )
+
+
+def load_folder(folder: Path, tokenizer_folder: Path | None = None) -> tuple[Any, Any]:
+    """Model and tokenizer of a folder (the tokenizer of its own one, if given), loaded by unmodified transformers.
 
     No code from the folder runs and only safetensors are read. Raises NotFound, or BadInput when it does not load.
     """
@@ -70,19 +82,27 @@ def evaluate_folder(folder: Path, pack: EvalPack, *, per_domain: int, window: in
     if not (folder / "config.json").is_file():
         raise NotFound(f"no model in {folder}")
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, local_files_only=True)
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, use_safetensors=True, local_files_only=True, trust_remote_code=False
+        )
+        tokenizer = AutoTokenizer.from_pretrained(
+            tokenizer_folder or folder, local_files_only=True, trust_remote_code=False
+        )
     except (OSError, ValueError, KeyError) as error:
         raise BadInput(f"transformers cannot load {folder}: {error}") from error
-    return evaluate(
-        model, tokenizer, pack, per_domain=per_domain, window=window or model.config.max_position_embeddings
-    )
+    return model, tokenizer
 
 
-def _encode(tokenizer: Any, document: EvalDocument) -> list[int]:
+def start_token(tokenizer: Any) -> int:
+    """START: the token that every text is read after. Raises BadInput where there is none."""
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     if start is None:
         raise BadInput("the tokenizer has neither a beginning-of-text nor an end-of-text token")
+    return int(start)
+
+
+def _encode(tokenizer: Any, document: EvalDocument) -> list[int]:
+    start = start_token(tokenizer)
     ids = tokenizer(document.text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
     decoded = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
     if "".join(decoded.split()) != "".join(document.text.split()):  # some tokenizers add or strip spaces
