@@ -10,7 +10,21 @@ from typing import Annotated
 
 import typer
 
-from athena import cli_audit, cli_evalpack, cli_explain, cli_judge, cli_recipe, cli_records, cli_score, cli_site
+from athena import (
+    cli_audit,
+    cli_eval,
+    cli_evalpack,
+    cli_explain,
+    cli_judge,
+    cli_lineage,
+    cli_recipe,
+    cli_records,
+    cli_release,
+    cli_runs,
+    cli_score,
+    cli_site,
+    cli_train,
+)
 from athena.errors import AthenaError, BadInput, Misconfigured
 
 app = typer.Typer(
@@ -190,18 +204,30 @@ def refine(
 
 @app.command()
 def download(
-    name: Annotated[str, typer.Argument(help="Release, as org/name or org/name@v0.1.0.")],
-    into: Annotated[Path, typer.Option(help="Folder to write to.")],
-    hub: Annotated[str, typer.Option(help="hf:// or file:///folder.")] = "hf://",
+    name: Annotated[
+        str, typer.Argument(help="Model, as athena@stable, org/name@0.1.0 or org/name@<revision>; @latest by default.")
+    ],
+    into: Annotated[Path | None, typer.Option(help="Folder to write to; by default named like the model.")] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Check a folder that is there already.")] = False,
+    trainer: Annotated[str | None, typer.Option(help="Hotkey that has to have signed it.")] = None,
+    network: Annotated[
+        str, typer.Option(help="Chain on which the trainer has to have committed to it: finney, test or ws://….")
+    ] = "",
+    netuid: Annotated[int, typer.Option(help="Subnet number on that chain.")] = 1,
+    hub: Annotated[str, typer.Option(envvar="ATHENA_HUB", help="hf:// or file:///folder.")] = "hf://",
 ) -> None:
-    """Download a released model and verify every file and the signature. Goes on where it was interrupted."""
-    from athena.chain.wallets import verify
-    from athena.hub import open_hub
-    from athena.release import download_release
+    """Download a released model; its files, signature and journal are verified before it gets its name.
 
-    repository, _, reference = name.partition("@")
-    release = download_release(open_hub(hub, kind="model"), repository, reference or "main", into, verify)
-    typer.echo(f"{release.name} {release.version}, {release.parameters:,} parameters, verified: {into}")
+    Goes on where it was interrupted. What was changed, or yanked, is refused.
+
+    Example: athena download athena@stable --verify --network finney --netuid 63
+    """
+    from athena.release_hub import Wanted, obtain
+
+    wanted = Wanted.parse(name, trainer=trainer, network=network, netuid=netuid)
+    release, folder = obtain(wanted, hub, into, again=verify)
+    typer.echo(f"{release.name} {release.version}, {release.parameters:,} parameters, verified: {folder}")
+    typer.echo(f"  signed by {release.trainer}")
 
 
 @app.command()
@@ -223,13 +249,18 @@ def doctor(
 
 for query in cli_records.COMMANDS:
     app.command()(query)
+app.command()(cli_eval.eval)
 app.command()(cli_explain.explain)
 app.command()(cli_site.crawl_site)
 app.add_typer(cli_audit.app)
 app.add_typer(cli_evalpack.app)
 app.add_typer(cli_judge.app)
+app.command()(cli_lineage.lineage)
 app.add_typer(cli_recipe.app)
+app.add_typer(cli_release.app)
+app.add_typer(cli_runs.app)
 app.add_typer(cli_score.app)
+app.add_typer(cli_train.app)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from athena.protocol import (
     Submission,
     Task,
 )
+from athena.registry import SignedEntry
 from athena.wire import (
     IDEMPOTENCY_KEY,
     MAX_LEASES_PER_CLAIM,
@@ -43,6 +44,7 @@ from athena.wire import (
     Page,
     Receipt,
     ReleaseRequest,
+    ReleaseView,
     ServerInfo,
     ShardView,
     Standing,
@@ -129,6 +131,10 @@ class LedgerClient:
     def post_release(self, release: SignedRelease) -> None:
         self._post(Receipt, "releases", release)
 
+    def post_entry(self, entry: SignedEntry) -> None:
+        """The next entry of the wallet's own journal of a model. Raises Conflict for one that does not follow."""
+        self._post(Receipt, "journal", entry)
+
     def crawls(self) -> Iterator[CrawlView]:
         return self._list(CrawlView, "crawls")
 
@@ -186,6 +192,14 @@ class LedgerClient:
 
     def releases(self) -> list[SignedRelease]:
         return list(self._list(SignedRelease, "releases", PAPERS_PAGE))
+
+    def journal(self, trainer: str | None = None, model: str | None = None) -> Iterator[SignedEntry]:
+        """Entries of the journals of releases, in their order."""
+        return self._list(SignedEntry, "journal", trainer=trainer, model=model)
+
+    def registry(self, trainer: str | None = None, model: str | None = None) -> Iterator[ReleaseView]:
+        """Where each version of a model stands."""
+        return self._list(ReleaseView, "registry", trainer=trainer, model=model)
 
     def miners(self) -> Iterator[MinerView]:
         """By hotkey."""

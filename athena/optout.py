@@ -25,7 +25,7 @@ class LeftOut:
         """Whether the page at `url` is left out. An address without a host is of no domain."""
         if not self.domains:
             return False
-        labels = _host(url).split(".")
+        labels = host_of(url).split(".")
         return any(".".join(labels[start:]) in self.domains for start in range(len(labels)))
 
 
@@ -43,7 +43,8 @@ def left_out(entries: Iterable[OptOut], block: int) -> LeftOut:
     )
 
 
-def _host(url: str) -> str:
+def host_of(url: str) -> str:
+    """The host that an address names, in lower case; empty where it names none."""
     try:
         return (urlsplit(url).hostname or "").rstrip(".")
     except ValueError:  # brackets that hold no IPv6 address

@@ -12,16 +12,19 @@ from athena.protocol import (
     CrawlId,
     DatasetRef,
     Hex32,
+    Hex40,
     Hex64,
     Hotkey,
     Lease,
     LeaseState,
+    Location,
     Manifest,
     Noun,
     Outcome,
     Shard,
     Task,
 )
+from athena.registry import Alias, Gate, ModelName, State, Version
 
 MAX_LEASES_PER_CLAIM = 64
 IDEMPOTENCY_KEY = "Idempotency-Key"
@@ -197,6 +200,25 @@ class Page(Noun, Generic[Item]):
 
     items: tuple[Item, ...]
     next: str | None
+
+
+class ReleaseView(Noun):
+    """Where one version of a trainer's model stands, as its journal says (athena.registry).
+
+    `sha256` is the digest of its release.json; `location` and `revision` say where its files lie, once it is published.
+    `changed_at` is the server's time.
+    """
+
+    trainer: Hotkey
+    name: ModelName
+    version: Version
+    sha256: Hex64
+    state: State
+    aliases: tuple[Alias, ...]
+    gate: Gate | None
+    location: Location | None
+    revision: Hex40 | None
+    changed_at: datetime
 
 
 class LedgerEvent(Noun):

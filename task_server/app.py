@@ -5,6 +5,7 @@ from __future__ import annotations
 from athena.chain.auth import ReplySigner
 from task_server.edge import BodyLimit, add_problem_handlers
 from task_server.identity import Gate
+from task_server.journals import Journals
 from task_server.ledger import Ledger
 from task_server.limiting import Limits, RateLimit
 from task_server.membership import Membership
@@ -50,7 +51,8 @@ def create_app(
         generate_unique_id_function=lambda route: route.name,
     )
     add_problem_handlers(app)
-    app.include_router(member_routes(settings, Ledger(timed, settings), Papers(timed, settings), membership, gate))
+    ledger, papers, journals = Ledger(timed, settings), Papers(timed, settings), Journals(timed, settings)
+    app.include_router(member_routes(settings, ledger, papers, journals, membership, gate))
     app.include_router(operator_routes(operators, membership))
     app.include_router(read_routes(settings, records, results, standings, signer.hotkey))
     app.include_router(probe_routes(store, membership, metrics))

@@ -25,6 +25,7 @@ from athena.protocol import (
     Task,
     Verdict,
 )
+from athena.registry import Entry, SignedEntry
 from athena.wire import (
     AskOptOut,
     Ban,
@@ -42,6 +43,7 @@ from athena.wire import (
     OptOuts,
     Receipt,
     ReleaseRequest,
+    ReleaseView,
     ServerInfo,
     ShardView,
     Standing,
@@ -155,6 +157,18 @@ _RELEASE = Release(
     ),
     trainer=SERVER,
 )
+_ENTRY = Entry(
+    model=_RELEASE.name,
+    number=42,
+    previous="6b" * 32,
+    at=_START + timedelta(days=30),
+    by=SERVER,
+    action="publish",
+    version=_RELEASE.version,
+    release=_RELEASE.digest(),
+    location="hf:athena-network/athena",
+    revision="4d" * 20,
+)
 _OPT_OUT = OptOut(domain="example.org", reason="asked by its owner", since_block=6_900_201)
 _STATS = Stats(
     tasks=25_000,
@@ -191,6 +205,19 @@ EXAMPLES: Mapping[str, Noun] = {
         ),
         SignedSheet(sheet=_SHEET, signature=_SIGNATURE),
         SignedRelease(release=_RELEASE, signature=_SIGNATURE),
+        SignedEntry(entry=_ENTRY, signature=_SIGNATURE),
+        ReleaseView(
+            trainer=SERVER,
+            name=_RELEASE.name,
+            version=_RELEASE.version,
+            sha256=_RELEASE.digest(),
+            state="released",
+            aliases=("latest", "stable"),
+            gate="better",
+            location="hf:athena-network/athena",
+            revision="4d" * 20,
+            changed_at=_START + timedelta(days=30),
+        ),
         Receipt(sha256=_SHEET.digest()),
         ServerInfo(
             hotkey=SERVER,

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel
 
 from athena.protocol import CrawlId, Hex32, Hotkey, Lease, LeaseState, SignedRelease, SignedSheet
+from athena.registry import ModelName, SignedEntry
 from athena.wire import (
     CrawlView,
     DatasetView,
@@ -17,6 +18,7 @@ from athena.wire import (
     MinerView,
     OptOuts,
     Page,
+    ReleaseView,
     ServerInfo,
     ShardView,
     Standing,
@@ -43,6 +45,8 @@ Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Most items on a pag
 OfHotkey = Annotated[Hotkey | None, Query(description="Of this miner only.")]
 OfTask = Annotated[Hex32 | None, Query(description="Of this task only.")]
 OfCrawl = Annotated[CrawlId | None, Query(description="Of this crawl only.")]
+OfTrainer = Annotated[Hotkey | None, Query(description="Of this trainer only.")]
+OfModel = Annotated[ModelName | None, Query(description="Of this model only.")]
 AfterEvent = Annotated[int, Query(ge=0, lt=2**53, description="Only events with a greater sequence.")]
 
 
@@ -176,6 +180,20 @@ def read_routes(
     def list_releases(cursor: Cursor = None, limit: Limit = 100) -> Response:
         """Released models in the order of their announcement."""
         return _page(results.releases(PageRequest(limit, cursor)))
+
+    @router.get("/journal", response_model=Page[SignedEntry], tags=["releases"])
+    def list_entries(
+        trainer: OfTrainer = None, model: OfModel = None, cursor: Cursor = None, limit: Limit = 100
+    ) -> Response:
+        """Entries of the journals of releases in the order of their arrival."""
+        return _page(results.journal(PageRequest(limit, cursor), trainer=trainer, model=model))
+
+    @router.get("/registry", response_model=Page[ReleaseView], tags=["releases"])
+    def list_registry(
+        trainer: OfTrainer = None, model: OfModel = None, cursor: Cursor = None, limit: Limit = 100
+    ) -> Response:
+        """Every version with its state and its aliases, as the journals say."""
+        return _page(results.registry(PageRequest(limit, cursor), trainer=trainer, model=model))
 
     @router.get("/stats", response_model=Stats, responses=_COUNTED, tags=["server"])
     def get_stats() -> Response:

@@ -12,7 +12,7 @@ from athena.wire import DatasetView
 from task_server.columns import moment
 from task_server.paging import Listed, PageRequest, Walk, sifted
 from task_server.store import Store
-from task_server.tables import LeaseRow, ReleaseRow, SheetRow, SubmissionRow
+from task_server.tables import JournalRow, LeaseRow, ReleaseRow, SheetRow, SubmissionRow, VersionRow
 from task_server.transaction import SECOND, Clock, utc_micros
 
 FINAL_SECONDS = 60
@@ -72,8 +72,29 @@ class Results:
         """In the order of their arrival."""
         return self._papers(ReleaseRow, Walk("releases", request), [])
 
+    def journal(self, request: PageRequest, *, trainer: str | None, model: str | None) -> Listed:
+        """Entries in the order of their arrival, which within one journal is its own."""
+        walk = Walk("journal", request, trainer=trainer, model=model)
+        return self._papers(
+            JournalRow, walk, _narrowed((col(JournalRow.trainer), trainer), (col(JournalRow.model), model))
+        )
+
+    def registry(self, request: PageRequest, *, trainer: str | None, model: str | None) -> Listed:
+        """Where each version stands now, in the order in which they were cut."""
+        walk = Walk("registry", request, trainer=trainer, model=model)
+        query = (
+            select(VersionRow)
+            .where(walk.is_after(col(VersionRow.sequence)))
+            .where(*_narrowed((col(VersionRow.trainer), trainer), (col(VersionRow.model), model)))
+            .order_by(col(VersionRow.sequence))
+            .limit(walk.limit + 1)
+        )
+        with self._store.read() as session:
+            page = walk.slice(session.execute(query).scalars(), lambda row: row.sequence or 0)
+        return Listed([row.view().model_dump_json() for row in page.rows], page.next)
+
     def _papers(
-        self, kind: type[SheetRow] | type[ReleaseRow], walk: Walk, filters: list[ColumnElement[bool]]
+        self, kind: type[SheetRow] | type[ReleaseRow] | type[JournalRow], walk: Walk, filters: list[ColumnElement[bool]]
     ) -> Listed:
         """Signed nouns in the very bytes that are kept; a page with a next one is final once its rows are settled."""
         columns = (col(kind.sequence), col(kind.received_at), col(kind.body))

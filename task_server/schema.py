@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 MIGRATIONS = Path(__file__).with_name("migrations")
-HEAD = "0001"
+HEAD = "0002"
 """The revision in MIGRATIONS that this code works with."""
 _VERSIONS = "alembic_version"
 _LOCK = int.from_bytes(b"ath1", "big")  # the key of the PostgreSQL lock that one migration at a time holds

@@ -5,6 +5,7 @@ Nouns that are kept whole are kept as canonical JSON.
 
 from __future__ import annotations
 
+import json
 from typing import Any, Literal, Self, cast
 
 from sqlalchemy import (
@@ -26,7 +27,8 @@ from athena.protocol import (
     Submission,
     Task,
 )
-from athena.wire import CrawlView, SubmissionView, TaskView
+from athena.registry import Gate, State
+from athena.wire import CrawlView, ReleaseView, SubmissionView, TaskView
 from task_server.columns import moment, partial_index, time_column
 
 # Written as the partial indexes have them, constants included: a parameter in their place, and no index would be used.
@@ -313,4 +315,52 @@ class ReleaseRow(SQLModel, table=True):
             version=release.version,
             received_at=received_at,
             body=signed.canonical().decode(),
+        )
+
+
+class JournalRow(SQLModel, table=True):
+    """One entry of a trainer's journal of a model."""
+
+    __tablename__ = "journal"
+    __table_args__ = (UniqueConstraint("trainer", "model", "number"),)
+
+    sequence: int | None = Field(default=None, primary_key=True)
+    digest: str = Field(unique=True)
+    trainer: str
+    model: str
+    number: int
+    received_at: int = time_column()
+    body: str = Field(sa_type=Text)
+
+
+class VersionRow(SQLModel, table=True):
+    """Where a version of a model stands, as its journal says. `aliases` is a JSON list of those that name it now."""
+
+    __tablename__ = "version"
+    __table_args__ = (UniqueConstraint("trainer", "model", "version"),)
+
+    sequence: int | None = Field(default=None, primary_key=True)
+    trainer: str
+    model: str
+    version: str
+    release: str
+    state: str
+    aliases: str
+    gate: str | None = None
+    location: str | None = None
+    revision: str | None = None
+    changed_at: int = time_column()
+
+    def view(self) -> ReleaseView:
+        return ReleaseView(
+            trainer=self.trainer,
+            name=self.model,
+            version=self.version,
+            sha256=self.release,
+            state=cast(State, self.state),
+            aliases=tuple(json.loads(self.aliases)),
+            gate=cast(Gate | None, self.gate),
+            location=self.location,
+            revision=self.revision,
+            changed_at=moment(self.changed_at),
         )

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Response
 
 from athena.protocol import Hex32, Lease, SignedRelease, SignedSheet, Submission
+from athena.registry import SignedEntry
 from athena.wire import (
     AskOptOut,
     Ban,
@@ -24,6 +25,7 @@ from athena.wire import (
     TaskView,
 )
 from task_server.identity import Gate, OperatorGate
+from task_server.journals import Journals
 from task_server.ledger import Ledger
 from task_server.membership import Membership
 from task_server.operators import Operators
@@ -44,7 +46,12 @@ async def _json(future: Future[Reply[Any]], status: int = 200) -> Response:
 
 
 def member_routes(
-    settings: TaskServerSettings, ledger: Ledger, papers: Papers, membership: Membership, gate: Gate
+    settings: TaskServerSettings,
+    ledger: Ledger,
+    papers: Papers,
+    journals: Journals,
+    membership: Membership,
+    gate: Gate,
 ) -> APIRouter:
     router = APIRouter(prefix="/v1")
     Signed = Annotated[Write, Depends(gate)]
@@ -80,6 +87,11 @@ def member_routes(
     async def post_release(write: Signed, body: SignedRelease) -> Response:
         """Keeps the announcement of a released model."""
         return await _json(papers.post_release(write, body), 201)
+
+    @router.post("/journal", status_code=201, response_model=Receipt, tags=["releases"])
+    async def post_entry(write: Signed, body: SignedEntry) -> Response:
+        """Keeps the next entry of the caller's journal of a model: what was done with which version."""
+        return await _json(journals.post_entry(write, body), 201)
 
     return router
 

@@ -11,9 +11,19 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 ALLOWED_SKIPS = Path(__file__).with_name("allowed_skips.txt")
 LOOPBACK = {"127.0.0.1", "::1", "localhost", "", None}
+
+ONE_PROCESS = tuple(
+    f"tests/{folder}/" for folder in ("attacks", "chain/devnode", "contracts/hub", "evaluations", "localnet", "release")
+)
+"""Their files share something that is made once a process, for many processor seconds: a world with judged sets, a
+node, the prose of all installed packages, a trained model."""
+ANYWHERE = ("tests/attacks/test_agreement.py", "tests/attacks/test_network.py")
+"""Of those folders, but long, and next to nothing is shared with the rest."""
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
@@ -70,6 +80,19 @@ def test_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no test data at {folder}; set ATHENA_TEST_DATA")
     return folder
+
+
+class ByFileOrFolder(LoadFileScheduling):
+    """Tests of one file run in one process, those of a folder in ONE_PROCESS too."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        folders = () if nodeid.startswith(ANYWHERE) else ONE_PROCESS
+        return next((folder for folder in folders if nodeid.startswith(folder)), super()._split_scope(nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling | None:
+    return ByFileOrFolder(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -12,11 +12,12 @@ import torch
 
 from athena.errors import Unauthorized
 from athena.evaluation import DomainScore, Evaluation
+from athena.journal import Signer
 from athena.train.checkpoint import save_model
 from athena.train.lineage import summarize_lineage
 from athena.train.presets import Preset, llama_config
 from athena.train.tokenizer import load_tokenizer, train_tokenizer
-from athena.train.tokens import write_tokens
+from athena.train.tokens import write_documents, write_tokens
 from athena.train.trained import Trained
 
 TRAINER = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY"
@@ -33,8 +34,8 @@ def trainer() -> str:
 
 
 @pytest.fixture(scope="session")
-def sign() -> Callable[[bytes], str]:
-    return lambda message: signature(TRAINER, message)
+def signer() -> Signer:
+    return Signer(TRAINER, lambda message: signature(TRAINER, message))
 
 
 @pytest.fixture(scope="session")
@@ -46,9 +47,25 @@ def verify() -> Callable[[str, bytes, str], None]:
     return check
 
 
-def evaluation(**bits_per_byte: float) -> Evaluation:
-    scores = {d: DomainScore(documents=2, bytes=100, tokens=40, bits_per_byte=b) for d, b in bits_per_byte.items()}
-    return Evaluation(eval_pack="e" * 64, seed="00", per_domain=2, window=32, domains=scores)
+def _evaluation(**bits_per_byte: float) -> Evaluation:
+    scores = {
+        domain: DomainScore(
+            documents=4,
+            bytes=200,
+            tokens=80,
+            bits_per_byte=bits,
+            document_bits=tuple(round(50 * bits + shift, 4) for shift in (-2.0, -1.0, 1.0, 2.0)),
+            document_bytes=(50.0,) * 4,
+        )
+        for domain, bits in bits_per_byte.items()
+    }
+    return Evaluation(eval_pack="e" * 64, seed="00", per_domain=4, window=32, domains=scores)
+
+
+@pytest.fixture(scope="session")
+def evaluation() -> Callable[..., Evaluation]:
+    """An evaluation with these bits per byte by domain, comparable with every other one."""
+    return _evaluation
 
 
 @pytest.fixture(scope="session")
@@ -76,7 +93,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
         }
         for i, text in enumerate(texts)
     ]
-    write_tokens(documents, tokenizer, folder / "tokens")
+    write_documents(documents, folder / "documents.parquet")
+    write_tokens(folder / "documents.parquet", folder / "tokenizer", folder / "tokens")
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(llama_config(preset, vocab_size=len(tokenizer), end=0))
     model.generation_config.pad_token_id = 0
@@ -92,6 +110,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
         lineage=summarize_lineage(lineage_file),
         parameters=preset.parameters(len(tokenizer)),
         training_tokens=12_345,
-        before=evaluation(news=3.5, wiki=3.0),
-        after=evaluation(news=2.5, wiki=2.0),
+        before=_evaluation(news=3.5, wiki=3.0),
+        after=_evaluation(news=2.5, wiki=2.0),
     )

@@ -10,7 +10,8 @@ import yaml
 from athena.errors import BadInput, Conflict, NotFound, Unauthorized
 from athena.hub import open_hub
 from athena.protocol import Release, SignedRelease
-from athena.release import beats, cut_release, download_release, publish_release, read_release, verify_release
+from athena.release import cut_release, read_release, verify_release
+from athena.release_hub import download_release, publish_release
 
 FILES = {
     "README.md",
@@ -26,10 +27,10 @@ FILES = {
 
 
 @pytest.fixture
-def cut(trained, trainer, sign, tmp_path):
+def cut(trained, signer, tmp_path):
     def make(version="0.1.0", folder="release"):
         into = tmp_path / folder
-        cut_release(trained, name="athena-test", version=version, trainer=trainer, sign=sign, into=into)
+        cut_release(trained, name="athena-test", version=version, signer=signer, into=into)
         return into
 
     return make
@@ -54,7 +55,7 @@ def test_the_card_is_readable_by_people_and_by_the_hub(cut):
     assert metadata["library_name"] == "transformers"
     [result] = [r for r in metadata["model-index"][0]["results"] if r["dataset"]["type"] == "wiki"]
     assert result["metrics"] == [{"type": "bits_per_byte", "value": 2.0}]
-    assert "| news | 2 | 100 | 3.5000 | 2.5000 |" in body
+    assert "| news | 4 | 200 | 3.5000 | 2.5000 |" in body
     assert "5FHneW46xGXgs5mUiveU4sbTyGBzmstUspZC92UhjJM694ty" in body
 
 
@@ -124,12 +125,12 @@ def test_a_forged_signature_and_another_trainer_are_refused(cut, verify, trainer
         verify_release(folder, verify)
 
 
-def test_a_file_that_could_run_is_refused_even_if_it_is_signed(cut, verify, sign):
+def test_a_file_that_could_run_is_refused_even_if_it_is_signed(cut, verify, signer):
     folder = cut()
     entry = {"path": "modeling.py", "bytes": 0, "sha256": "0" * 64}
     release = read_release(folder).release
     release = Release.model_validate({**release.model_dump(), "files": [*release.model_dump()["files"], entry]})
-    signed = SignedRelease(release=release, signature=sign(release.canonical()))
+    signed = SignedRelease(release=release, signature=signer.sign(release.canonical()))
     (folder / "release.json").write_bytes(signed.canonical())
     (folder / "modeling.py").touch()
     with pytest.raises(BadInput, match="no place"):
@@ -141,12 +142,14 @@ def test_published_tagged_downloaded_and_verified(cut, verify, tmp_path):
     hub = open_hub(f"file://{tmp_path}/hub", kind="model")
     revision = publish_release(hub, folder, "org/athena-test")
     assert publish_release(hub, folder, "org/athena-test") == revision
-    for reference in ("v0.1.0", "main", revision):
-        into = tmp_path / f"got-{reference}"
-        assert download_release(hub, "org/athena-test", reference, into, verify).version == "0.1.0"
-        assert {path.name for path in into.iterdir()} == FILES
+    assert hub.resolve("org/athena-test", "v0.1.0") == revision
+    into, digest = tmp_path / "got", read_release(folder).release.digest()
+    assert download_release(hub, "org/athena-test", revision, into, verify, digest=digest).version == "0.1.0"
+    assert {path.name for path in into.iterdir()} == FILES
     with pytest.raises(Conflict, match="exists"):
-        download_release(hub, "org/athena-test", "main", into, verify)
+        download_release(hub, "org/athena-test", revision, into, verify)
+    with pytest.raises(BadInput, match="not the release that its journal names"):
+        download_release(hub, "org/athena-test", revision, tmp_path / "other", verify, digest="0" * 64)
 
 
 def test_a_tampered_publication_never_gets_its_name(cut, verify, tmp_path):
@@ -154,25 +157,10 @@ def test_a_tampered_publication_never_gets_its_name(cut, verify, tmp_path):
     shutil.copytree(cut(), tampered)
     (tampered / "config.json").write_text("{}")
     hub = open_hub(f"file://{tmp_path}/hub", kind="model")
-    publish_release(hub, tampered, "org/athena-test")
+    revision = publish_release(hub, tampered, "org/athena-test")
     with pytest.raises(BadInput, match=r"config\.json"):
-        download_release(hub, "org/athena-test", "main", tmp_path / "got", verify)
+        download_release(hub, "org/athena-test", revision, tmp_path / "got", verify)
     assert not (tmp_path / "got").exists()
-
-
-def test_a_release_must_beat_the_one_before(cut):
-    previous = read_release(cut()).release
-
-    def candidate(news, wiki):
-        return previous.model_copy(update={"bits_per_byte_after": {"news": news, "wiki": wiki}})
-
-    assert beats(None, previous)
-    assert not beats(previous, previous)
-    assert beats(previous, candidate(2.4, 2.01))
-    assert not beats(previous, candidate(2.2, 2.05))
-    assert not beats(previous, candidate(2.51, 2.0))
-    with pytest.raises(Conflict, match="another pack"):
-        beats(previous, candidate(2.0, 2.0).model_copy(update={"eval_pack": "f" * 64}))
 
 
 GENERATE = """

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from athena.chain.wallets import Wallet, hotkey_of, sign
 from athena.protocol import Release, SignedRelease
+from athena.registry import GENESIS, Entry, SignedEntry
 from athena.wire import IDEMPOTENCY_KEY, AskOptOut
 from task_server.operators import SCOPES
 from task_server.transaction import Asked
@@ -92,6 +94,7 @@ def met(new_ledger, new_clock, serving, submission_for, sheet_by) -> Iterator[li
                 judging.post_sheet(sheet_by(member, first))
                 lease, spare = judging.claim(2)
                 judging.post_release(release_of(member, "0.1.0"))
+                judging.post_entry(cut_of(member, "athena"))
                 shard = next(iter(judging.shards()))
             service.operators.opt_out(Asked("key:1", "a", ""), AskOptOut(domain="example.org"), 100).result()
             yield Met(
@@ -111,6 +114,7 @@ def met(new_ledger, new_clock, serving, submission_for, sheet_by) -> Iterator[li
                     ("/v1/submissions", submission_for(spare).model_dump(mode="json")),
                     ("/v1/sheets", sheet_by(member, third).model_dump(mode="json")),
                     ("/v1/releases", release_of(member, "0.2.0").model_dump(mode="json")),
+                    ("/v1/journal", cut_of(member, "athena-next").model_dump(mode="json")),
                     ("/v1/leases/{lease_id}/release", {"fencing": lease.fencing}),
                     ("/v1/operator/crawls", {"crawl": "CC-MAIN-2026-43"}),
                     ("/v1/operator/tasks/{task_id}/close", NOT_SET),
@@ -131,6 +135,14 @@ def release_of(wallet: Wallet, version: str) -> SignedRelease:
     return SignedRelease(release=release, signature=sign(wallet, release.canonical()))
 
 
+def cut_of(wallet: Wallet, model: str) -> SignedEntry:
+    entry = Entry(
+        model=model, number=0, previous=GENESIS, at=datetime(2026, 1, 2, tzinfo=UTC), by=hotkey_of(wallet),
+        action="cut", version="0.1.0", release="e" * 64,
+    )  # fmt: skip
+    return SignedEntry(entry=entry, signature=sign(wallet, entry.canonical()))
+
+
 @pytest.fixture(scope="module")
 def document(met: list[Met]) -> Any:
     return schemathesis.openapi.from_url(f"{met[0].url}/openapi.json", config=SchemathesisConfig())
@@ -138,7 +150,7 @@ def document(met: list[Met]) -> Any:
 
 schema = schemathesis.pytest.from_fixture("document")
 TERMS = settings(
-    max_examples=6,
+    max_examples=4,
     deadline=None,
     derandomize=True,
     suppress_health_check=list(HealthCheck),

@@ -122,8 +122,8 @@ SECOND = """
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "0003"
+down_revision = "0002"
 
 
 def upgrade():
@@ -136,10 +136,10 @@ def next_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[py
     """Code that is one migration ahead; `undo` makes it the present release again."""
     folder = tmp_path / "migrations"
     shutil.copytree(schema.MIGRATIONS, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "versions" / "0002_motto.py").write_text(SECOND)
+    (folder / "versions" / "0003_motto.py").write_text(SECOND)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(schema, "MIGRATIONS", folder)
-        patch.setattr(schema, "HEAD", "0002")
+        patch.setattr(schema, "HEAD", "0003")
         yield patch
 
 
@@ -155,14 +155,14 @@ def test_an_older_database_waits_for_its_operator(engine: Engine, next_release: 
     schema.prepare(engine)
     with engine.connect() as connection:
         assert connection.execute(text("SELECT coldkey, allowance, motto FROM account")).one() == ("c", 3.5, None)
-    assert schema.migrate(engine) == "0002"
+    assert schema.migrate(engine) == "0003"
 
 
 def test_a_newer_database_is_left_alone(engine: Engine, next_release: pytest.MonkeyPatch):
     schema.prepare(engine)
     next_release.undo()
     for act in (schema.prepare, schema.migrate):
-        with pytest.raises(Misconfigured, match="version 0002") as caught:
+        with pytest.raises(Misconfigured, match="version 0003") as caught:
             act(engine)
         assert "release" in caught.value.remedy
 
