@@ -284,6 +284,7 @@ _RULES: Mapping[str, tuple[type[Body], Rule]] = {
     "opted-in": (OptedIn, LedgerState._opted_in),
     # These change nothing that can be replayed.
     "announced": (Body, LedgerState._nothing),
+    "journaled": (Body, LedgerState._nothing),
     "key-created": (Body, LedgerState._nothing),
     "key-revoked": (Body, LedgerState._nothing),
 }
