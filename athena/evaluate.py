@@ -8,7 +8,7 @@ token after the text. Divided by the text's UTF-8 bytes, models of different voc
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -24,10 +24,10 @@ WINDOWS_PER_BATCH = 8
 
 
 @dataclass(frozen=True)
-class _Window:
-    """`ids[i + 1]` is predicted from ids[..i]; the last `scored` predictions count, for `document`."""
+class Window:
+    """`ids[i + 1]` is predicted from ids[..i]; the last `scored` predictions count, for the text numbered `text`."""
 
-    document: int
+    text: int
     ids: list[int]
     scored: int
 
@@ -43,10 +43,7 @@ def evaluate(
     """
     documents = pack.draw(seed, per_domain)
     encoded = [_encode(tokenizer, document) for document in documents]
-    was_training = model.training
-    model.eval()
-    nats = _nats(model, encoded, window)
-    model.train(was_training)
+    nats = summed_nats(model, _windows(encoded, window), len(encoded), WINDOWS_PER_BATCH)
     if not all(map(math.isfinite, nats)):
         raise BadInput("the model gave no finite number", remedy="look for NaN in its weights")
     domains = {}
@@ -101,33 +98,41 @@ def start_token(tokenizer: Any) -> int:
     return int(start)
 
 
+def token_ids(tokenizer: Any, text: str) -> list[int]:
+    """Ids of a text; one that spells a special token out is plain text."""
+    ids: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+    return ids
+
+
 def _encode(tokenizer: Any, document: EvalDocument) -> list[int]:
     start = start_token(tokenizer)
-    ids = tokenizer(document.text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+    ids = token_ids(tokenizer, document.text)
     decoded = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
     if "".join(decoded.split()) != "".join(document.text.split()):  # some tokenizers add or strip spaces
         raise BadInput(f"the tokenizer loses parts of {document.id}: bits per byte would flatter it")
     return [start, *ids]
 
 
-def _windows(encoded: Sequence[list[int]], window: int) -> Iterator[_Window]:
+def _windows(encoded: Sequence[list[int]], window: int) -> Iterator[Window]:
     """Each document's first `window` predictions, then half a window at a time with half a window of context."""
     stride = max(1, window // 2)
     for index, ids in enumerate(encoded):
         done, predictions = 0, len(ids) - 1
         while done < predictions:
             end = min(done + (window if done == 0 else stride), predictions)
-            yield _Window(index, ids[max(0, end - window) : end + 1], end - done)
+            yield Window(index, ids[max(0, end - window) : end + 1], end - done)
             done = end
 
 
 @torch.no_grad()
-def _nats(model: Any, encoded: Sequence[list[int]], window: int) -> list[float]:
-    """Each document's summed negative log-likelihood. Windows of like length go through together, padded on the right:
-    a causal model's earlier positions do not see the padding."""
-    nats = [0.0] * len(encoded)
-    ordered = iter(sorted(_windows(encoded, window), key=lambda w: len(w.ids)))
-    while batch := list(islice(ordered, WINDOWS_PER_BATCH)):
+def summed_nats(model: Any, windows: Iterable[Window], texts: int, per_batch: int) -> list[float]:
+    """The negative log-likelihood of each of `texts` texts, over its windows. Windows of like length go through
+    together, `per_batch` at a time, padded on the right: a causal model's earlier positions do not see the padding."""
+    was_training = model.training
+    model.eval()
+    nats = [0.0] * texts
+    ordered = iter(sorted(windows, key=lambda w: len(w.ids)))
+    while batch := list(islice(ordered, per_batch)):
         longest = max(len(w.ids) for w in batch)
         ids = torch.tensor([w.ids + [w.ids[0]] * (longest - len(w.ids)) for w in batch], device=model.device)
         logits = model(input_ids=ids[:, :-1], use_cache=False).logits
@@ -136,5 +141,6 @@ def _nats(model: Any, encoded: Sequence[list[int]], window: int) -> list[float]:
             scored = slice(last - w.scored, last)
             log_probability = torch.log_softmax(logits[row, scored].float(), dim=-1)
             labels = ids[row, 1:][scored, None]
-            nats[w.document] -= float(log_probability.gather(-1, labels).double().sum())
+            nats[w.text] -= float(log_probability.gather(-1, labels).double().sum())
+    model.train(was_training)
     return nats

@@ -21,7 +21,8 @@ from athena import draw
 from athena.durable import write_file
 from athena.evalpack import EvalPack
 from athena.judge import score
-from athena.judge.proxy.arms import EvalSet, Job, Measured, ProxyWorkers, save_documents, tokenize
+from athena.judge.proxy.arms import EvalSet, Job, Measured, ProxyWorkers, tokenize
+from athena.judge.proxy.texts import keep_documents
 from athena.judge.rules import ProxyRules, Rules, rules_of
 from athena.protocol import Arm, Effect
 
@@ -114,14 +115,11 @@ class Bench:
 
     def _jobs(self, request: Request, budget_tokens: int) -> list[Job]:
         documents = tokenize(request.texts, self._rules.vocab_size)
-        content = hashlib.sha256(b"".join(ids.tobytes() + b"\xff\xff\xff\xff" for ids in documents)).hexdigest()
-        file = self._folder / f"{content}.tokens"
-        if not file.exists():
-            save_documents(file, documents)
+        file = keep_documents(self._folder, documents)
         jobs = []
         for number in range(request.seeds):
             seed = draw.seed_of(self._block_hash, "arm", request.name, str(number)).hex()
-            decided_by = f"{seed} {budget_tokens} {content} {self._rules} {self._evaluation.name}"
+            decided_by = f"{seed} {budget_tokens} {file.stem} {self._rules} {self._evaluation.name}"
             name = hashlib.sha256(decided_by.encode()).hexdigest()
             jobs.append(
                 Job(

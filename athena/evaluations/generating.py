@@ -7,8 +7,7 @@ from itertools import islice
 
 import torch
 
-from athena.evaluate import start_token
-from athena.evaluations.likelihood import encode
+from athena.evaluate import start_token, token_ids
 from athena.evaluations.subject import Subject
 
 ROWS_AT_A_TIME = 32
@@ -27,7 +26,7 @@ def go_on(subject: Subject, prompts: Sequence[str], new_tokens: int, *, sampled:
     model, tokenizer = subject.model, subject.tokenizer
     start = start_token(tokenizer)
     room = max(1, subject.window - new_tokens - 1)
-    rows = [[start, *encode(tokenizer, prompt)[-room:]] for prompt in prompts]
+    rows = [[start, *token_ids(tokenizer, prompt)[-room:]] for prompt in prompts]
     kept, was_training = model.generation_config, model.training
     model.generation_config = GenerationConfig(
         do_sample=sampled is not None,

@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 import torch
 
+from athena.evaluate import token_ids
 from athena.evaluation import Metric, SuiteResult
 from athena.evaluations.generating import go_on
-from athena.evaluations.likelihood import encode
 from athena.evaluations.subject import Subject, material
 
 ROWS = 4
@@ -32,7 +32,7 @@ def speed(subject: Subject) -> SuiteResult:
     read = ROWS * subject.window / _seconds(lambda: _read(model, ids))
     # end-of-text ends a continuation early, so what was written is counted, not what was asked for
     prompts = ["The"] * ROWS
-    written = sum(len(encode(subject.tokenizer, text)) for text in go_on(subject, prompts, NEW_TOKENS, sampled=3))
+    written = sum(len(token_ids(subject.tokenizer, text)) for text in go_on(subject, prompts, NEW_TOKENS, sampled=3))
     seconds = _seconds(lambda: go_on(subject, prompts, NEW_TOKENS, sampled=3))
     metrics = {
         "reading": Metric(value=round(read, 1), unit="tokens/s", better="higher"),

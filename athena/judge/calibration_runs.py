@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 from collections.abc import Callable, Sequence
@@ -17,8 +16,9 @@ from athena.evalpack import EvalPack
 from athena.judge import score
 from athena.judge.calibration import Calibration, calibrate
 from athena.judge.gates.contamination import held_out, quotes
-from athena.judge.proxy.arms import EvalSet, Ids, Job, ProxyWorkers, save_documents, tokenize
+from athena.judge.proxy.arms import EvalSet, Job, ProxyWorkers, tokenize
 from athena.judge.proxy.comparison import shuffled_words
+from athena.judge.proxy.texts import keep_documents
 from athena.judge.rules import Rules
 from athena.protocol import Arm
 from athena.refine.recipe import load_recipe
@@ -87,7 +87,7 @@ class CalibrationPlan:
                 remedy="leave it out",
             )
         budget, evaluation = min(budget, proxy.max_tokens), self._evaluation(path)
-        files = {name: self._token_file(documents) for name, documents in tokens.items()}
+        files = {name: keep_documents(self.folder, documents) for name, documents in tokens.items()}
         return [
             self._job(name, draw.seed_of(BLOCK, path, name, str(number)).hex(), file, budget, evaluation)
             for name, file in files.items()
@@ -115,13 +115,6 @@ class CalibrationPlan:
                 self.pack.draw_cloze(seed, proxy.cloze_per_domain),
             )
             EvalSet.of(documents, proxy, cloze).save(file)
-        return file
-
-    def _token_file(self, documents: Sequence[Ids]) -> Path:
-        content = hashlib.sha256(b"".join(ids.tobytes() + b"\xff\xff\xff\xff" for ids in documents)).hexdigest()
-        file = self.folder / f"{content}.tokens"
-        if not file.exists():
-            save_documents(file, documents)
         return file
 
     def _job(self, name: str, seed: str, tokens: Path, budget: int, evaluation: Path) -> Job:

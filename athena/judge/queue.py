@@ -5,14 +5,12 @@ A case counts as seen only once its sheet is stored, in the same transaction.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from athena.database import Database
 from athena.protocol import Outcome, SignedSheet
 
 _SCHEMA = """
@@ -90,35 +88,20 @@ class Gains:
     effects: list[tuple[str, float, float]]
 
 
-class CaseQueue:
+class CaseQueue(Database):
     """Cases to judge, their sheets, and what is still to be posted and published.
 
     An object is one thread's; several may share a file. All times are Unix seconds of the caller's clock.
     """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(path, isolation_level=None, timeout=30)
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = FULL")
-        self._db.executescript(_SCHEMA)
+        super().__init__(path, _SCHEMA)
         with self.at_once():
             present = {name for _, name, *_ in self._db.execute("PRAGMA table_info(cases)")}
             for column in _ADDED:
                 if column not in present:
                     self._db.execute(f"ALTER TABLE cases ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0")
         self._db.executescript(_INDEXES)
-
-    def close(self) -> None:
-        self._db.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def enqueue(self, key: str, *, hotkey: str, task_id: str, commit_block: int, payload: str, due_at: float) -> bool:
         """Adds a case, once: whether it was new. A known key changes nothing."""
@@ -262,17 +245,6 @@ class CaseQueue:
             LAST_READ: self.noted(LAST_READ),
             WEIGHED_BLOCK: self.noted(WEIGHED_BLOCK),
         }
-
-    @contextmanager
-    def at_once(self) -> Iterator[None]:
-        """What is enqueued and noted inside takes effect together, or not at all."""
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
 
 
 def _pause(attempts: int) -> float:

@@ -7,7 +7,6 @@ many pairs of miners the forecasts order rightly says what they are worth.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import math
 import statistics
@@ -22,7 +21,8 @@ from pydantic import Field
 from athena import draw
 from athena.errors import NotFound
 from athena.evalpack import EvalPack
-from athena.judge.proxy.arms import EvalSet, Ids, Job, ProxyWorkers, save_documents, tokenize
+from athena.judge.proxy.arms import EvalSet, Ids, Job, ProxyWorkers, tokenize
+from athena.judge.proxy.texts import keep_documents
 from athena.judge.rules import Rules
 from athena.protocol import Arm, Hex64, Hotkey, Noun, ScoreSheet
 from athena.train.gather import read_documents
@@ -140,7 +140,7 @@ class AblationPlan:
             arms[left_out] = [ids for hotkey, own in by_miner.items() if hotkey != left_out for ids in own]
         jobs = []
         for name, documents in arms.items():
-            file = self._token_file(documents)
+            file = keep_documents(self.folder, documents)
             for index in range(self.seeds):
                 seed = draw.seed_of(BLOCK, "ablation", name, str(index)).hex()
                 parts = (seed, str(budget), file.name, repr(self.rules.proxy), evaluation.name)
@@ -165,15 +165,6 @@ class AblationPlan:
         if not file.exists():
             seed = draw.seed_of(BLOCK, "ablation", "evaluation")
             EvalSet.of(self.pack.draw(seed, proxy.documents_per_domain), proxy).save(file)
-        return file
-
-    def _token_file(self, documents: Sequence[Ids]) -> Path:
-        digest = hashlib.sha256()
-        for ids in documents:
-            digest.update(ids.tobytes() + b"\xff\xff\xff\xff")
-        file = self.folder / f"{digest.hexdigest()}.tokens"
-        if not file.exists():
-            save_documents(file, documents)
         return file
 
 

@@ -7,14 +7,12 @@ started twice, by however many schedulers. Devices are rows of their own: two ru
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
+from athena.database import Database
 from athena.errors import Conflict, NotFound
 from athena.train.runs_record import Run, RunSpec, RunState, is_alive, lock_run
 
@@ -58,18 +56,14 @@ class Claim:
     lock: int
 
 
-class RunTable:
+class RunTable(Database):
     """Runs by name, in the order in which they were queued.
 
     An object is one thread's; several may share a file. Times are those of the caller's clock, in Unix seconds.
     """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(path, isolation_level=None, timeout=30)
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = FULL")
-        self._db.executescript(_SCHEMA)
+        super().__init__(path, _SCHEMA)
 
     @classmethod
     def existing(cls, state: Path) -> Self:
@@ -78,20 +72,9 @@ class RunTable:
             raise NotFound(f"no runs in {state}", remedy="name the trainer's state folder with --state")
         return cls(state / RUNS_FILE)
 
-    def close(self) -> None:
-        self._db.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def add(self, spec: RunSpec, *, now: float) -> bool:
         """Queues a run, once: whether it was new. Raises Conflict where the name or the folder is another run's."""
-        with self._at_once():
+        with self.at_once():
             done = self._db.execute(
                 "INSERT INTO runs (name, folder, spec, place, due_at, queued_at) VALUES (?, ?, ?, ?, ?, ?)"
                 " ON CONFLICT DO NOTHING",
@@ -110,7 +93,7 @@ class RunTable:
 
         Raises NotFound, and Conflict while it has not ended, or where the folder would be another.
         """
-        with self._at_once():
+        with self.at_once():
             run = self.run(spec.name)
             if run.state != "done" or run.spec.folder != spec.folder:
                 raise Conflict(f"{spec.name} is {run.state}", remedy="extend it when it is done, in its own folder")
@@ -125,7 +108,7 @@ class RunTable:
         First come, first served: while the first does not fit into the devices that are free, none behind it starts.
         One that needs more devices than there are at all is passed over.
         """
-        with self._at_once():
+        with self.at_once():
             held = {device for (device,) in self._db.execute("SELECT device FROM devices")}
             free = [device for device in devices if device not in held]
             for run in self._select("state = 'queued' AND due_at <= ? ORDER BY place", now):
@@ -159,7 +142,7 @@ class RunTable:
         With a `reason` it waits longer each time in a row without a further step, and one to `give_up` has failed after
         MAX_DEATHS such times. One that was told to be cancelled is cancelled.
         """
-        with self._at_once():
+        with self.at_once():
             run = self.run(name)
             if run.state != "running":
                 return
@@ -178,7 +161,7 @@ class RunTable:
 
     def cancel(self, name: str, *, now: float) -> Run:
         """A queued run is cancelled; a running one is to be stopped by whoever runs it. Raises NotFound, Conflict."""
-        with self._at_once():
+        with self.at_once():
             run = self.run(name)
             if run.state == "queued":
                 self._ended(name, "cancelled", now, run.step, None)
@@ -190,7 +173,7 @@ class RunTable:
 
     def resume(self, name: str, *, now: float) -> Run:
         """Queues a failed or cancelled run again; it goes on from its last checkpoint. Raises NotFound, Conflict."""
-        with self._at_once():
+        with self.at_once():
             run = self.run(name)
             if run.state not in ("failed", "cancelled"):
                 raise Conflict(f"{name} is {run.state}: only failed and cancelled runs are resumed")
@@ -230,7 +213,7 @@ class RunTable:
             )  # fmt: skip
 
     def _end(self, name: str, state: RunState, *, now: float, step: int, error: str | None = None) -> None:
-        with self._at_once():
+        with self.at_once():
             if self.run(name).state == "running":
                 self._ended(name, state, now, step, error)
 
@@ -254,13 +237,3 @@ class RunTable:
     def _next_place(self) -> int:
         (last,) = self._db.execute("SELECT coalesce(max(place), 0) FROM runs").fetchone()
         return int(last) + 1
-
-    @contextmanager
-    def _at_once(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")

@@ -19,7 +19,8 @@ from athena.judge import score
 from athena.judge.evidence import Case, Evidence, Rows
 from athena.judge.gates.contamination import held_out, quotes
 from athena.judge.gates.duplicates import unique
-from athena.judge.proxy.arms import EvalSet, Job, Measured, ProxyWorkers, save_documents, tokenize
+from athena.judge.proxy.arms import EvalSet, Job, Measured, ProxyWorkers, tokenize
+from athena.judge.proxy.texts import keep_documents, token_file
 from athena.judge.rules import ProxyRules, Rules
 from athena.protocol import Arm, Hex64, Noun, Verdict
 
@@ -144,10 +145,7 @@ class _Shelf:
 
     def keep(self, texts: Sequence[str]) -> Text:
         documents = tokenize(texts, self._evidence.rules.proxy.vocab_size)
-        content = hashlib.sha256(b"".join(ids.tobytes() + b"\xff\xff\xff\xff" for ids in documents)).hexdigest()
-        path = token_file(self._folder, content)
-        if not path.exists():
-            save_documents(path, documents)
+        content = keep_documents(self._folder, documents).stem
         added = sum(len(ids) for ids, new in zip(documents, unique(texts), strict=True) if new)
         return Text(content=content, tokens=sum(map(len, documents)), unique_tokens=added)
 
@@ -162,10 +160,6 @@ class _Shelf:
         text = self.keep(texts())
         write_file(file, text.canonical())
         return text
-
-
-def token_file(folder: Path, content: str) -> Path:
-    return folder / f"{content}.tokens"
 
 
 def shuffled_words(texts: Sequence[str], seed: bytes) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from functools import lru_cache
@@ -52,6 +53,19 @@ def save_documents(path: Path, documents: Sequence[Ids]) -> None:
     end = np.array([END_OF_TEXT_ID], dtype=np.int32)
     flat = np.concatenate([part for document in documents for part in (document, end)] or [end[:0]])
     write_file(path, flat.astype("<i4").tobytes())
+
+
+def keep_documents(folder: Path, documents: Sequence[Ids]) -> Path:
+    """The token file of these documents in a folder, named after what is in it; written where it is not there yet."""
+    content = hashlib.sha256(b"".join(ids.tobytes() + b"\xff\xff\xff\xff" for ids in documents)).hexdigest()
+    path = token_file(folder, content)
+    if not path.exists():
+        save_documents(path, documents)
+    return path
+
+
+def token_file(folder: Path, content: str) -> Path:
+    return folder / f"{content}.tokens"
 
 
 def load_documents(path: Path) -> list[Ids]:
