@@ -125,7 +125,7 @@ class ProxyRules:
     num_heads: int = 2
     length: int = 256
     """Tokens in a window, in training and in evaluation."""
-    max_tokens: int = 500_000
+    max_tokens: int = 450_000
     """B_max. An arm trains for B = min(canonical tokens of the WARC file, B_max), whatever its own size, ..."""
     max_epochs: int = 4
     """... but reads no text more often than this: a small model would forget what it learnt from it, and repeating
