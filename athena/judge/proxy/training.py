@@ -51,7 +51,7 @@ def train_arms(jobs: Sequence[Job], device: str = CPU) -> list[Measured]:
     """
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # every buffer is written before it is read
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # all are written first
     rules = jobs[0].rules
     windows = [_windows(job) for job in jobs]
     models = [_model(job).to(device) for job in jobs]
