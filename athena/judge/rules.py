@@ -125,14 +125,14 @@ class ProxyRules:
     num_heads: int = 2
     length: int = 256
     """Tokens in a window, in training and in evaluation."""
-    max_tokens: int = 450_000
+    max_tokens: int = 400_000
     """B_max. An arm trains for B = min(canonical tokens of the WARC file, B_max), whatever its own size, ..."""
     max_epochs: int = 4
-    """... but reads no text more often than this: a small model would forget what it learnt from it, and repeating
-    text up to four times costs a large one next to nothing (Muennighoff et al. 2023)."""
+    """... but reads no text more often than this, its copies counted: a small model would forget what it learnt from it,
+    and repeating text up to four times costs a large one next to nothing (Muennighoff et al. 2023)."""
     min_tokens: int = 100_000
     """What a run from scratch needs. Of a WARC file with fewer canonical tokens another of the shard is drawn."""
-    batch_windows: int = 8
+    batch_windows: int = 4
     learning_rate: float = 1e-2
     weight_decay: float = 0.1
     warmup_share: float = 0.05

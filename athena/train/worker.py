@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError
 
 from athena.errors import AthenaError, BadInput, NotFound
 from athena.events import EventLog
+from athena.nn.memory import keep_freed_memory
 from athena.protocol import Noun
 from athena.train.loader import Loader
 from athena.train.loop import train
@@ -89,6 +90,7 @@ def main() -> int:
     parser.add_argument("--events", type=Path, help="file that takes one JSON line an event")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    keep_freed_memory()
     try:
         log.info("done: %s", work(arguments.run, EventLog(arguments.events)))
     except AthenaError as error:

@@ -115,9 +115,10 @@ def test_what_a_document_opens_with_is_read_and_not_measured(tokens, most, openi
     assert found.windows[0, 1 : 1 + tokens].tolist() == ids.tolist()
 
 
-def test_no_text_is_read_more_often_than_the_rules_allow(make_job):
-    job = make_job("few", GOOD[:5], budget=10**6).model_copy(update={"rules": replace(RULES, max_epochs=3)})
-    one_epoch = sum(len(ids) + 1 for ids in tokenize(GOOD[:5], RULES.vocab_size))
+@pytest.mark.parametrize("copies", [1, 7])
+def test_no_text_is_read_more_often_than_the_rules_allow(make_job, copies):
+    job = make_job("few", GOOD[:5] * copies, budget=10**6).model_copy(update={"rules": replace(RULES, max_epochs=3)})
+    one_epoch = sum(len(ids) + 1 for ids in tokenize(sorted(set(GOOD[:5])), RULES.vocab_size))
     assert 2.8 * one_epoch < train_arm(job).arm.tokens <= 3 * one_epoch + RULES.length
 
 

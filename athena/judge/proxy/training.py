@@ -29,6 +29,7 @@ from athena.judge.proxy.arms import CPU, DONE, ORDER, EvalSet, Job, Measured, lo
 from athena.judge.proxy.measured import CurvePoint
 from athena.judge.proxy.texts import token_bytes
 from athena.judge.rules import ProxyRules
+from athena.nn.memory import keep_freed_memory
 from athena.nn.model import Decoder, ModelConfig
 from athena.nn.optim import make_optimizer, schedule
 from athena.nn.packing import Ids, pack
@@ -84,9 +85,14 @@ def _model(job: Job) -> Decoder:
 
 
 def _windows(job: Job) -> Ids:
-    documents = load_documents(job.documents)
+    documents = distinct(load_documents(job.documents))
     most = job.rules.max_epochs * sum(len(document) + 1 for document in documents)
     return training_windows(documents, min(job.budget_tokens, most), job.rules.length + 1, bytes.fromhex(job.seed))
+
+
+def distinct(documents: Sequence[Ids]) -> list[Ids]:
+    """Each document once, in order: a copy would be read again, beyond `max_epochs`."""
+    return list({document.tobytes(): document for document in documents}.values())
 
 
 def training_windows(documents: list[Ids], budget_tokens: int, length: int, seed: bytes) -> Ids:
@@ -203,6 +209,7 @@ def _orders() -> Iterator[bytes]:
 
 
 def main(device: str) -> None:
+    keep_freed_memory()
     for line in _orders():
         jobs = ORDER.validate_json(line)
         for job, measured in zip(jobs, train_arms(jobs, device), strict=True):
