@@ -37,10 +37,7 @@ def eval(
         Path | None, typer.Option(help="Release, folder or file with the evaluation of the model before it.")
     ] = None,
     mixture: Annotated[
-        Path | None, typer.Option(help="Folder of the training texts, to look for what the model quotes.")
-    ] = None,
-    canaries: Annotated[
-        Path | None, typer.Option(help="JSON file that says which canaries were planted.", dir_okay=False)
+        Path | None, typer.Option(help="Folder of the training texts, to look for what the model remembers of them.")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Items of each of lm-eval's own tasks.")] = 200,
     out: Annotated[Path, typer.Option(help="Folder of evaluation.json and report.html.")] = Path("evaluation"),
@@ -64,13 +61,14 @@ def eval(
         raise BadInput("--only-ruler and --suite exclude each other", remedy="give one of them")
     names = () if only_ruler else known_suites(suite or SUITES)
     before = read_evaluation(against) if against is not None else None
+    training, canaries = (None, None) if mixture is None else _trained_on(mixture)
     subject = _subject(
         ModelFiles(_checked_folder(model), tokenizer or model),
         load_pack(pack.expanduser()),
         per_domain=per_domain,
         window=window,
-        training=None if mixture is None else _texts_of(mixture),
-        canaries=None if canaries is None else _canaries_of(canaries),
+        training=training,
+        canaries=canaries,
         limit=limit,
     )
     with progress("measuring", every=1) as step:
@@ -112,23 +110,14 @@ def _subject(files: ModelFiles, pack: EvalPack, *, window: int | None, **asked: 
     return Subject(model, tokenizer, pack, window=window, files=files, **asked)
 
 
-def _texts_of(mixture: Path) -> TrainingTexts:
+def _trained_on(mixture: Path) -> tuple[TrainingTexts, CanaryPlan | None]:
+    """A mixture's texts, and which canaries are among them."""
     from athena.evaluations.subject import TrainingTexts
     from athena.train.gather import load_mixture, read_documents
 
-    identity = load_mixture(mixture).digest()
-    return TrainingTexts(identity, lambda: (document["text"] for document in read_documents(mixture)))
-
-
-def _canaries_of(path: Path) -> CanaryPlan:
-    from pydantic import ValidationError
-
-    from athena.evaluations.canaries import CanaryPlan
-
-    try:
-        return CanaryPlan.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        raise BadInput(f"{path} does not say which canaries were planted: {error}") from error
+    info = load_mixture(mixture)
+    texts = TrainingTexts(info.digest(), lambda: (document["text"] for document in read_documents(mixture)))
+    return texts, info.rules.canaries
 
 
 def _measured(subject: Subject, names: tuple[str, ...], out: Path, done: Callable[[int], None]) -> Evaluation:

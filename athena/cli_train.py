@@ -59,6 +59,13 @@ def mixture(
     without: Annotated[
         list[str] | None, typer.Option(help="Domain whose pages are left out, beside the opt-outs; repeatable.")
     ] = None,
+    earlier: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder of an earlier mixture, whose texts are not taken again; repeatable.", exists=True),
+    ] = None,
+    canaries: Annotated[
+        int, typer.Option(min=0, max=256, help="Sentences to plant, to see later what a model remembers of its data.")
+    ] = 0,
     seed: Annotated[int, typer.Option(help="Draws which documents fill a share.")] = 0,
     weights: Annotated[
         Weights,
@@ -89,14 +96,20 @@ def mixture(
     """
     from athena.cli_output import json_line
     from athena.evalpack import load_pack
+    from athena.evaluations.canaries import drawn_plan
     from athena.optout import LeftOut
     from athena.train.mixture import MixtureRules
 
     _must_be_new(out)
-    rules = MixtureRules(seed=seed, max_tokens=max_tokens, max_miner_share=max_miner_share, weighed_by=by.value)
+    rules = MixtureRules(
+        seed=seed, max_tokens=max_tokens, max_miner_share=max_miner_share, weighed_by=by.value,
+        canaries=drawn_plan(seed, canaries) if canaries else None,
+    )  # fmt: skip
     found = _local(dataset) if dataset else _winners(network, netuid, since_block, epoch_blocks, hub, server)
     left_out = LeftOut(found.opted_out | {domain.lower().strip(".") for domain in without or ()})
-    gathering = Gathering(found, load_pack(eval_pack), left_out, out.with_name(f"{out.name}.datasets"))
+    gathering = Gathering(
+        found, load_pack(eval_pack), left_out, out.with_name(f"{out.name}.datasets"), tuple(earlier or ())
+    )
     if weights is Weights.REGMIX:
         rules = gathering.weighed(rules, workers or _cores())
     info = gathering.into(out, rules)
@@ -263,6 +276,7 @@ class Gathering:
     pack: EvalPack
     left_out: LeftOut
     shelf: Path
+    earlier: tuple[Path, ...]
 
     def into(self, folder: Path, rules: MixtureRules) -> MixtureInfo:
         from athena.cli_output import progress
@@ -272,7 +286,7 @@ class Gathering:
         with progress("reading datasets", every=1) as step:
             return gather(
                 self.found.accepted, rules, self.pack, self.found.source, self.shelf, folder, EventLog(None),
-                self.left_out, step,
+                self.left_out, self.earlier, step,
             )  # fmt: skip
 
     def weighed(self, rules: MixtureRules, processes: int) -> MixtureRules:
@@ -283,7 +297,7 @@ class Gathering:
         from athena.protocol import canonical_json
         from athena.train.regmix import RegmixPlan, learn_weights
 
-        everything = rules.model_copy(update={"max_tokens": MAX_TOKENS})
+        everything = rules.model_copy(update={"max_tokens": MAX_TOKENS, "canaries": None})
         accepted = [dataset.model_dump(mode="json") for dataset in self.found.accepted]
         told = canonical_json([everything.model_dump(mode="json"), accepted, self.pack.hash, self.left_out.digest])
         pool = self.shelf / f"pool-{hashlib.sha256(told).hexdigest()[:16]}"

@@ -29,6 +29,11 @@ class CanaryPlan(Noun):
     repeats: Annotated[int, Field(ge=1, le=1024)] = 1
 
 
+def drawn_plan(seed: int, count: int = 16) -> CanaryPlan:
+    """The canaries that a run's seed draws."""
+    return CanaryPlan(seed=draw.seed_of("", "canaries", str(seed)).hex(), count=count)
+
+
 def planted(plan: CanaryPlan) -> Iterator[str]:
     """The texts to put among the training texts, repeats included."""
     for index in range(plan.count):

@@ -128,8 +128,8 @@ class ProxyRules:
     max_tokens: int = 400_000
     """B_max. An arm trains for B = min(canonical tokens of the WARC file, B_max), whatever its own size, ..."""
     max_epochs: int = 4
-    """... but reads no text more often than this, its copies counted: a small model would forget what it learnt from it,
-    and repeating text up to four times costs a large one next to nothing (Muennighoff et al. 2023)."""
+    """... but reads no text more often than this, its copies counted: a small model would forget what it learnt, and
+    repeating text up to four times costs a large one next to nothing (Muennighoff et al. 2023)."""
     min_tokens: int = 100_000
     """What a run from scratch needs. Of a WARC file with fewer canonical tokens another of the shard is drawn."""
     batch_windows: int = 4

@@ -18,6 +18,7 @@ from athena.draw import permuted, sample
 from athena.durable import sha256_of
 from athena.errors import BadInput, NotFound
 from athena.evalpack import EvalPack
+from athena.evaluations.canaries import CanaryPlan, planted
 from athena.events import EventLog
 from athena.optout import NOTHING_LEFT_OUT, LeftOut
 from athena.protocol import DatasetRef, Hex64, Noun, canonical_json
@@ -26,13 +27,16 @@ from athena.refine.text.minhash import signature
 from athena.train.encoder import DOCUMENTS_SCHEMA
 from athena.train.folders import staged
 from athena.train.mixing import CandidateTable
-from athena.train.mixture import AcceptedDataset, HeldOut, MixtureRules, candidates
+from athena.train.mixture import AcceptedDataset, HeldOut, MixtureRules, candidates, hash_of
 
 log = logging.getLogger(__name__)
 
 LIMITS = Limits()
 DOCUMENTS = "documents.parquet"
 INFO = "mixture.json"
+_BANDS = pa.field("bands", pa.binary())
+"""A document's MinHash bands, as the table of candidates holds them: later mixtures are compared with it by them."""
+_SCHEMA = DOCUMENTS_SCHEMA.append(_BANDS)
 _ROWS_PER_GROUP = 1024
 CHECKED_SIGNATURES = 16
 
@@ -45,11 +49,14 @@ class MixtureInfo(Noun):
     eval_pack: Hex64
     left_out: Hex64
     """Digest of the domains that are left out (athena.optout)."""
+    earlier: tuple[Hex64, ...] = ()
+    """documents_sha256 of the mixtures whose texts are not taken again."""
     datasets: tuple[AcceptedDataset, ...]
     refused: dict[str, str]
     dropped: dict[str, int]
     """Documents by reason."""
     documents: int
+    """Without canaries."""
     tokens: int
     tokens_by_hotkey: dict[str, int]
     tokens_by_dataset: dict[str, int]
@@ -77,11 +84,13 @@ def gather(
     into: Path,
     events: EventLog,
     left_out: LeftOut = NOTHING_LEFT_OUT,
+    earlier: Sequence[Path] = (),
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> MixtureInfo:
     """Fetches `datasets` (in canonical order) below `shelf`, chooses documents, leaves them in `into`.
 
-    Pages that are `left_out` by now are not trained on, whenever they were refined. `progress` takes (datasets read,
+    Pages that are `left_out` by now are not trained on, whenever they were refined; nor are texts again that one of the
+    `earlier` mixtures holds, or nearly. `progress` takes (datasets read,
     datasets). What was read lies on the shelf until the shelf is removed: a call that was killed goes on with the next
     dataset, and one with other rules reads none again.
 
@@ -90,15 +99,17 @@ def gather(
     """
     with CandidateTable(shelf / "candidates.sqlite", _about(datasets, pack, left_out)) as table:
         _scan(datasets, pack, hub, shelf, left_out, table, events, progress)
-        mixture = table.mix({d.hotkey: d.incentive for d in datasets}, rules)
+        mixture = table.mix({d.hotkey: d.incentive for d in datasets}, rules, _texts_of(earlier))
         if not mixture.tokens_by_dataset:
             raise NotFound("no document to train on", remedy="wait until validators have scored and weights have paid")
         with staged(into) as out:
-            num_documents = _write(datasets, mixture.tokens_by_dataset, table, hub, shelf, out / DOCUMENTS)
+            documents = out / DOCUMENTS
+            num_documents = _write(datasets, mixture.tokens_by_dataset, table, hub, shelf, documents, rules.canaries)
             info = MixtureInfo(
                 rules=rules,
                 eval_pack=pack.hash,
                 left_out=left_out.digest,
+                earlier=tuple(load_mixture(folder).documents_sha256 for folder in earlier),
                 datasets=tuple(datasets),
                 refused={str(datasets[index].dataset): reason for index, reason in table.refused().items()},
                 dropped=dict(sorted(mixture.dropped.items())),
@@ -108,7 +119,7 @@ def gather(
                 tokens_by_dataset={str(datasets[i].dataset): n for i, n in mixture.tokens_by_dataset.items()},
                 tokens_by_crawl=mixture.tokens_by_crawl,
                 tokens_by_language=mixture.tokens_by_language,
-                documents_sha256=sha256_of(out / DOCUMENTS),
+                documents_sha256=sha256_of(documents),
             )
             (out / INFO).write_bytes(info.canonical())
     return info
@@ -163,16 +174,19 @@ def _write(
     hub: Sources,
     shelf: Path,
     path: Path,
+    canaries: CanaryPlan | None,
 ) -> int:
-    """The chosen rows of each dataset, in order of datasets; how many."""
+    """The chosen rows of each dataset, in order of datasets, and the canaries after them; how many rows are datasets'."""
     written = 0
-    with pq.ParquetWriter(path, DOCUMENTS_SCHEMA, compression="zstd") as writer:
+    with pq.ParquetWriter(path, _SCHEMA, compression="zstd") as writer:
         for index in sorted(chosen):
             if not (_folder(datasets[index].dataset, shelf) / DATA_FILE).exists():
                 fetch_dataset(datasets[index], hub, shelf)
             documents = _chosen(datasets[index], table.rows(index), shelf)
             writer.write_table(documents, row_group_size=_ROWS_PER_GROUP)
             written += documents.num_rows
+        if canaries is not None:
+            writer.write_table(_nobodys(planted(canaries)))
     return written
 
 
@@ -221,17 +235,34 @@ def _check_signatures(dataset: Dataset) -> None:
             raise BadInput(f"row {row['record_id']} does not bear the MinHash signature of its text")
 
 
-def _chosen(accepted: AcceptedDataset, rows: list[int], shelf: Path) -> pa.Table:
-    """Rows of a dataset that `fetch_dataset` verified, as DOCUMENTS_SCHEMA."""
-    table = pq.read_table(_folder(accepted.dataset, shelf) / DATA_FILE, use_threads=False).take(rows)
+def _chosen(accepted: AcceptedDataset, rows: dict[int, bytes], shelf: Path) -> pa.Table:
+    """Rows of a dataset that `fetch_dataset` verified, as _SCHEMA; `rows`: their bands by number."""
+    table = pq.read_table(_folder(accepted.dataset, shelf) / DATA_FILE, use_threads=False).take(list(rows))
+    table = table.append_column(_BANDS, pa.array(rows.values(), _BANDS.type))
     constant = {"hotkey": accepted.hotkey, "task_id": accepted.task_id, "dataset": str(accepted.dataset)}
     columns = [
         pa.array([constant[field.name]] * len(rows), field.type)
         if field.name in constant
         else table.column(field.name).cast(field.type)
-        for field in DOCUMENTS_SCHEMA
+        for field in _SCHEMA
     ]
-    return pa.Table.from_arrays(columns, schema=DOCUMENTS_SCHEMA)
+    return pa.Table.from_arrays(columns, schema=_SCHEMA)
+
+
+def _nobodys(texts: Iterable[str]) -> pa.Table:
+    """Texts without an origin, as _SCHEMA."""
+    empty = {field.name: "" if pa.types.is_string(field.type) else 0 for field in DOCUMENTS_SCHEMA}
+    return pa.Table.from_pylist([{**empty, "text": text, _BANDS.name: b""} for text in texts], schema=_SCHEMA)
+
+
+def _texts_of(mixtures: Iterable[Path]) -> Iterator[tuple[bytes, bytes]]:
+    """The hash and the bands of each document of miners."""
+    for mixture in mixtures:
+        with pq.ParquetFile(mixture / DOCUMENTS) as file:
+            for batch in file.iter_batches(_ROWS_PER_GROUP, columns=["text", "hotkey", _BANDS.name]):
+                for text, hotkey, bands in zip(*(column.to_pylist() for column in batch), strict=True):
+                    if hotkey:
+                        yield hash_of(text), bands
 
 
 def read_documents(mixture: Path, *, seed: int | None = None) -> Iterator[dict[str, Any]]:

@@ -46,6 +46,15 @@ INSERT INTO w.unit
     SELECT MIN(r.rank), d.text_hash, d.bands FROM w.ranked r JOIN document d ON d.rowid = r.document
     GROUP BY d.text_hash, d.bands ORDER BY 1;
 CREATE TABLE w.band (band INTEGER NOT NULL, rank INTEGER NOT NULL);
+CREATE TABLE w.old_text (text_hash BLOB PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE w.old_band (band INTEGER PRIMARY KEY);
+"""
+_FORGET_OLD = """
+INSERT OR IGNORE INTO w.old_text
+    SELECT text_hash FROM w.band JOIN w.unit USING (rank) WHERE band IN (SELECT band FROM w.old_band);
+DELETE FROM w.ranked WHERE text_hash IN (SELECT text_hash FROM w.old_text);
+DELETE FROM w.band WHERE rank IN (SELECT rank FROM w.unit WHERE text_hash IN (SELECT text_hash FROM w.old_text));
+DELETE FROM w.unit WHERE text_hash IN (SELECT text_hash FROM w.old_text);
 """
 # Only documents that share a band or a text with another signature can lose to one: the rest is taken at once.
 _RIVALS = """
@@ -146,16 +155,19 @@ class CandidateTable:
         """Why datasets were left out, by index."""
         return dict(self._db.execute("SELECT dataset, refused FROM scanned WHERE refused IS NOT NULL ORDER BY 1"))
 
-    def mix(self, incentives: Mapping[str, float], rules: MixtureRules) -> Mixture:
+    def mix(
+        self, incentives: Mapping[str, float], rules: MixtureRules, trained: Iterable[tuple[bytes, bytes]] = ()
+    ) -> Mixture:
         """Chooses the documents, which `rows` then tells.
 
-        `incentives` by hotkey; documents of hotkeys without a positive one are left out. `dropped` counts what was
-        dropped before, too.
+        `incentives` by hotkey; documents of hotkeys without a positive one are left out. So are texts that are among
+        the `trained` ones, or nearly: their hashes and bands. `dropped` counts what was dropped before, too.
         """
         dropped: Counter[str] = Counter()
         for (counts,) in self._db.execute("SELECT dropped FROM scanned"):
             dropped.update(json.loads(counts))
         self._begin(incentives, rules.seed)
+        self._sign(trained, dropped)
         self._deduplicate(dropped)
         suppliers = self._one("SELECT COUNT(DISTINCT d.hotkey) FROM w.ranked r JOIN document d ON d.rowid = r.document")
         share = max(rules.max_miner_share, 1 / max(1, suppliers))
@@ -169,10 +181,15 @@ class CandidateTable:
             dropped=+dropped,
         )
 
-    def rows(self, dataset: int) -> list[int]:
-        """The chosen rows of a dataset, ascending, after `mix`."""
-        found = self._db.execute("SELECT row FROM w.chosen WHERE dataset = ? ORDER BY row", (dataset,))
-        return [row for (row,) in found]
+    def rows(self, dataset: int) -> dict[int, bytes]:
+        """The chosen rows of a dataset, ascending, with their bands, after `mix`."""
+        return dict(
+            self._db.execute(
+                "SELECT c.row, d.bands FROM w.chosen c JOIN document d ON d.rowid = c.document "
+                "WHERE c.dataset = ? ORDER BY c.row",
+                (dataset,),
+            )
+        )
 
     def _open(self) -> None:
         """Opens the candidates, and a second database `w` for working a choice out, which is made anew each time."""
@@ -211,16 +228,25 @@ class CandidateTable:
         self._db.executemany("INSERT INTO w.incentive VALUES (?, ?)", incentives.items())
         self._db.executescript(_RANK)
 
+    def _sign(self, trained: Iterable[tuple[bytes, bytes]], dropped: Counter[str]) -> None:
+        """Fills w.band, after documents whose text was trained on, or one that shares a band with it, are forgotten."""
+        units = self._db.execute("SELECT rank, bands FROM w.unit ORDER BY rank")
+        self._db.executemany(
+            "INSERT INTO w.band VALUES (?, ?)", ((band, rank) for rank, bands in units for band in _signed(bands))
+        )
+        for text_hash, bands in trained:
+            self._db.execute("INSERT OR IGNORE INTO w.old_text VALUES (?)", (text_hash,))
+            self._db.executemany("INSERT OR IGNORE INTO w.old_band VALUES (?)", ((band,) for band in _signed(bands)))
+        before = self._one("SELECT COUNT(*) FROM w.ranked")
+        self._db.executescript(_FORGET_OLD)
+        dropped["trained on before"] += before - self._one("SELECT COUNT(*) FROM w.ranked")
+
     def _deduplicate(self, dropped: Counter[str]) -> None:
         """Leaves in w.text each distinct text with the rank of the document that stands for it.
 
         Documents are taken by rank. One whose text is already there is a copy of it; one that shares a MinHash band
         with a text taken before is dropped.
         """
-        units = self._db.execute("SELECT rank, bands FROM w.unit ORDER BY rank")
-        self._db.executemany(
-            "INSERT INTO w.band VALUES (?, ?)", ((band, rank) for rank, bands in units for band in _signed(bands))
-        )
         self._db.executescript(_RIVALS)
         rivals = self._db.execute("SELECT rank, text_hash FROM w.rival JOIN w.unit USING (rank) ORDER BY rank")
         beaten = "SELECT 1 FROM w.claim c WHERE rank = ? AND EXISTS (SELECT 1 FROM w.taken t WHERE t.band = c.band)"

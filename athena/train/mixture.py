@@ -17,6 +17,7 @@ import numpy as np
 import xxhash
 from pydantic import Field, model_validator
 
+from athena.evaluations.canaries import CanaryPlan
 from athena.judge.words import OVERLAP_WORDS, Hashes, ngram_hashes, words
 from athena.optout import LeftOut
 from athena.protocol import DatasetRef, Hex32, Hotkey, Noun
@@ -50,6 +51,8 @@ class MixtureRules(Noun):
     weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] | None = None
     """The proportions of the sources; by default miners are weighed by their incentive. A source that is not named is
     left out."""
+    canaries: CanaryPlan | None = None
+    """Sentences that are planted among the documents, as nobody's, to see later how well a model remembers them."""
 
     @model_validator(mode="after")
     def _something_weighs(self) -> Self:
@@ -122,9 +125,14 @@ def candidates(
                 offset=row["warc_offset"],
                 tokens=row["token_count"],
                 language=row["language"] if _LANGUAGE.fullmatch(row["language"]) else OTHER,
-                text_hash=hashlib.blake2b(text.encode(), digest_size=16).digest(),
+                text_hash=hash_of(text),
                 bands=_bands(row.get("minhash")),
             )
+
+
+def hash_of(text: str) -> bytes:
+    """What tells texts apart: 16 bytes."""
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
 def _bands(minhash: Sequence[int] | None) -> tuple[int, ...]:

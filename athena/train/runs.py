@@ -21,6 +21,7 @@ from athena.durable import write_file
 from athena.errors import NotFound
 from athena.evalpack import EvalPack
 from athena.evaluation import Evaluation
+from athena.evaluations.canaries import drawn_plan
 from athena.evaluations.subject import ModelFiles, Subject
 from athena.evaluations.suites import measure
 from athena.events import EventLog
@@ -165,32 +166,36 @@ class TrunkRun(_Run):
     def prepare(self) -> bool:
         """The mixture and tokens of every stage; whether any holds a document. Raises Unavailable."""
         given = stages_of(self.folder)
-        for stage in given:
-            self._prepare(stage)
+        for number, stage in enumerate(given):
+            self._prepare(stage, [mixture for earlier in given[:number] if (mixture := earlier / "mixture").exists()])
         return not all((stage / NOTHING).exists() for stage in given)
 
-    def _prepare(self, stage: Path) -> None:
+    def _prepare(self, stage: Path, earlier: Sequence[Path]) -> None:
         """Its mixture and tokens, or nothing.json; and the tokenizer, if it is the first with a document."""
         if (stage / NOTHING).exists():
             return
         inputs = read_noun(stage / INPUTS, StageInputs)
         mixture, tokens = stage / "mixture", stage / "tokens"
         try:
-            self.stage("mixture", mixture, lambda: self._mix(inputs, mixture))
+            self.stage("mixture", mixture, lambda: self._mix(inputs, earlier, mixture))
         except NotFound as nothing:
             write_file(stage / NOTHING, Nothing(reason=nothing.message).canonical())
             return
         self.stage("tokenizer", self.tokenizer, lambda: self._train_tokenizer(mixture))
         self.stage("tokens", tokens, lambda: self._write_tokens(mixture, tokens))
 
-    def _mix(self, inputs: StageInputs, mixture: Path) -> None:
+    def _mix(self, inputs: StageInputs, earlier: Sequence[Path], mixture: Path) -> None:
+        """Texts that no earlier stage had; the first stage has canaries."""
         settings = self.inputs.settings
         rules = MixtureRules(
-            seed=settings.seed, max_tokens=self.preset.training_tokens, max_miner_share=settings.max_miner_share
+            seed=settings.seed,
+            max_tokens=self.preset.training_tokens,
+            max_miner_share=settings.max_miner_share,
+            canaries=None if earlier else drawn_plan(settings.seed),
         )
         info = gather(
             inputs.datasets, rules, self._pack, self._hub, self.folder / "datasets", mixture, self._events,
-            LeftOut(frozenset(inputs.left_out)),
+            LeftOut(frozenset(inputs.left_out)), earlier,
         )  # fmt: skip
         self._events.emit("train.mixture", documents=info.documents, tokens=info.tokens_by_hotkey, dropped=info.dropped)
 

@@ -74,8 +74,6 @@ def test_what_cannot_be_measured_is_refused(run, folder, tmp_path):
     assert isinstance(run(folder, "--suite", "nonsense").exception, BadInput)
     assert isinstance(run(folder, "--only-ruler", "--suite", "cloze").exception, BadInput)
     assert isinstance(run(folder, "--mixture", str(tmp_path)).exception, NotFound)
-    (tmp_path / "canaries.json").write_text("{}")
-    assert isinstance(run(folder, "--canaries", str(tmp_path / "canaries.json")).exception, BadInput)
 
 
 @pytest.mark.full

@@ -7,6 +7,7 @@ import pytest
 
 from athena.errors import NotFound, TooLarge, Unavailable
 from athena.evalpack import ClozeItem, EvalDocument, write_pack
+from athena.evaluations.canaries import drawn_plan, planted
 from athena.events import EventLog
 from athena.optout import LeftOut
 from athena.train.gather import gather, load_mixture
@@ -83,6 +84,27 @@ def test_the_same_datasets_give_the_same_bytes_in_any_order(folders, mix):
     two = mix(LocalDatasets([folders / "bob", folders / "alice"]), "two", shelf="b")
     assert one.digest() == two.digest()
     assert mix(LocalDatasets([folders]), "three", PLENTY.model_copy(update={"seed": 1})).digest() != one.digest()
+
+
+def test_what_an_earlier_mixture_holds_is_not_taken_again(make_dataset, make_corpus, mix, tmp_path):
+    texts, long = make_corpus(5), " ".join(make_corpus(20, seed=3))
+    make_dataset(tmp_path / "old", BOB, [*texts, long])
+    make_dataset(tmp_path / "new", ALICE, [*texts, f"{long} And one sentence more.", *make_corpus(7, seed=9)])
+    first = mix(LocalDatasets([tmp_path / "old"]), "first")
+    second = mix(LocalDatasets([tmp_path / "new"]), "second", shelf="other", earlier=[tmp_path / "first"])
+    assert second.dropped == {"trained on before": 6} and second.documents == 7
+    assert second.earlier == (first.documents_sha256,)
+
+
+def test_canaries_are_planted_as_nobodys(folders, mix, tmp_path):
+    plan = drawn_plan(3, count=5).model_copy(update={"repeats": 2})
+    info = mix(LocalDatasets([folders]), rules=PLENTY.model_copy(update={"canaries": plan}))
+    rows = pq.read_table(tmp_path / "mixture" / "documents.parquet").to_pylist()
+    nobodys = [row for row in rows if not row["hotkey"]]
+    assert [row["text"] for row in nobodys] == list(planted(plan)) and len(nobodys) == 10
+    assert info.documents == len(rows) - 10 and sum(info.tokens_by_hotkey.values()) == info.tokens
+    after = mix(LocalDatasets([folders]), "after", shelf="shelf", earlier=[])
+    assert after.documents == info.documents, "nobody's texts are no miner's"
 
 
 def test_what_was_scanned_is_not_fetched_again(folders, mix):

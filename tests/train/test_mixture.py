@@ -32,12 +32,12 @@ PLENTY = MixtureRules(max_tokens=10**9, max_miner_share=1.0)
 NOTHING_HELD_OUT = HeldOut([])
 
 
-def mix(corpus, incentives, rules):
+def mix(corpus, incentives, rules, trained=()):
     """The mixture, and the chosen rows by dataset."""
     with CandidateTable() as table:
         table.add(0, corpus, Counter())
-        mixture = table.mix(incentives, rules)
-        return mixture, {dataset: table.rows(dataset) for dataset in mixture.tokens_by_dataset}
+        mixture = table.mix(incentives, rules, trained)
+        return mixture, {dataset: list(table.rows(dataset)) for dataset in mixture.tokens_by_dataset}
 
 
 def document(miner, text, offset=0, tokens=10, bands=(), dataset=0, row=0, warc_path="a.warc.gz"):
@@ -293,6 +293,17 @@ def test_a_path_tells_its_crawl(path, crawl):
     assert crawl_of(path) == crawl
 
 
+def test_what_was_trained_on_before_is_not_taken_again_nor_what_is_nearly_the_same():
+    bands = {"new": (1, 2), "old": (3, 4), "edited": (4, 5), "other": (5, 6), "signed anew": (7,)}
+    corpus = [document("alice", name, offset=i, row=i, bands=signed) for i, (name, signed) in enumerate(bands.items())]
+    corpus.append(document("bob", "old", row=9, bands=(8,)))
+    signed = np.array(bands["old"], dtype="<u8").tobytes()
+    trained = [(document("", "old").text_hash, signed), (document("", "signed anew").text_hash, b"")]
+    mixture, rows = mix(corpus, {"alice": 1.0, "bob": 1.0}, PLENTY, trained)
+    assert rows == {0: [0, 3]}, "`other` is like `edited`, which was not trained on"
+    assert mixture.dropped == {"trained on before": 4}
+
+
 def test_what_was_scanned_outlasts_the_process(tmp_path):
     file = tmp_path / "shelf" / "candidates.sqlite"
     with CandidateTable(file, "mixture one") as table:
@@ -310,7 +321,7 @@ def test_what_was_scanned_outlasts_the_process(tmp_path):
         assert table.refused() == {1: "gone"}
         first = table.mix({"alice": 1.0}, PLENTY)
         assert first.dropped == {"opted out": 2}
-        assert table.rows(0) == [3]
+        assert list(table.rows(0)) == [3]
         assert table.mix({"alice": 1.0}, PLENTY) == first
     with CandidateTable(file, "mixture two") as table:
         assert not table.scanned(0)

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from athena.durable import sha256_of
 from athena.errors import NotFound, Unavailable
 from athena.evalpack import EvalDocument, write_pack
+from athena.evaluations.canaries import planted
 from athena.evaluations.suites import ruled
 from athena.events import EventLog, read_events
 from athena.hub import open_hub
@@ -152,7 +153,7 @@ class Model:
 
     def trained_on(self):
         rows = [pq.read_table(s / "mixture" / "documents.parquet").to_pylist() for s in stages_of(self.folder)]
-        return {row["text"] for stage in rows for row in stage}
+        return {row["text"] for stage in rows for row in stage if row["hotkey"]}
 
 
 @pytest.fixture
@@ -178,13 +179,15 @@ def test_from_two_miners_datasets_to_a_better_model(publish, begin, make_corpus,
     mixture = run.mixture()
     assert mixture.documents == sum(entry.documents for entry in trained.lineage)
     assert mixture.dropped["duplicate"] == 60
+    documents = pq.read_table(stages_of(run.folder)[0] / "mixture" / "documents.parquet").to_pylist()
     assert max(mixture.tokens_by_hotkey.values()) <= 0.52 * sum(mixture.tokens_by_hotkey.values())
     assert trained.parameters == AutoModelForCausalLM.from_pretrained(trained.model).num_parameters()
     assert len(AutoTokenizer.from_pretrained(trained.tokenizer)) <= 400
     stages = [(e["stage"], e["state"]) for e in read_events(tmp_path / "events.jsonl") if e["event"] == "train.stage"]
     assert stages == [(stage, state) for stage in STAGES for state in ("started", "done")]
     rows = pq.read_table(trained.documents).to_pylist()
-    assert {row["dataset"] for row in rows} == {str(a.dataset) for a in accepted}
+    assert {row["dataset"] for row in rows if row["hotkey"]} == {str(a.dataset) for a in accepted}
+    assert [row["text"] for row in documents if not row["hotkey"]] == list(planted(mixture.rules.canaries))
 
 
 class Interrupted(BaseException):
