@@ -176,7 +176,7 @@ def _write(
     path: Path,
     canaries: CanaryPlan | None,
 ) -> int:
-    """The chosen rows of each dataset, in order of datasets, and the canaries after them; how many rows are datasets'."""
+    """The chosen rows of each dataset, in order of datasets, and canaries after them; how many there are without."""
     written = 0
     with pq.ParquetWriter(path, _SCHEMA, compression="zstd") as writer:
         for index in sorted(chosen):
