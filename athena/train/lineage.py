@@ -11,19 +11,15 @@ from athena.protocol import DatasetRef, LineageEntry
 
 
 def summarize_lineage(documents: Path) -> tuple[LineageEntry, ...]:
-    """Documents and tokens by dataset and WARC file, in order of miner and task; reads row group by row group.
-
-    What is nobody's, planted canaries, is left out.
-    """
+    """Documents and tokens by dataset and WARC file, in order of miner and task; reads row group by row group."""
     tokens: dict[tuple[str, str, str], dict[str, int]] = defaultdict(lambda: defaultdict(int))
     counts: dict[tuple[str, str, str], int] = defaultdict(int)
     columns = ["hotkey", "task_id", "dataset", "warc_path", "tokens"]
     with pq.ParquetFile(documents) as file:
         for batch in file.iter_batches(columns=columns):
             for hotkey, task_id, dataset, warc_path, number in zip(*(c.to_pylist() for c in batch), strict=True):
-                if hotkey:
-                    tokens[hotkey, task_id, dataset][warc_path] += number
-                    counts[hotkey, task_id, dataset] += 1
+                tokens[hotkey, task_id, dataset][warc_path] += number
+                counts[hotkey, task_id, dataset] += 1
     return tuple(
         LineageEntry(
             hotkey=key[0],

@@ -237,9 +237,9 @@ class BranchRun(_Run):
         return read_trained(self.folder)
 
     def _join(self, stages: Sequence[Path], documents: Path) -> None:
-        """The documents of all stages in one file."""
+        """The miners' documents of all stages in one file."""
         part = documents.with_name(f".{documents.name}.part")
-        join_documents([tokens / DOCUMENTS for tokens in stages], part)
+        join_documents([tokens / DOCUMENTS for tokens in stages], part, of_miners=True)
         part.replace(documents)
 
     def _conclude(self, plan: Plan, final: Path, documents: Path, after: Path) -> None:

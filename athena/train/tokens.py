@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
@@ -224,13 +225,17 @@ def _shards(rows: Sequence[int]) -> list[tuple[int, int]]:
     return runs
 
 
-def join_documents(parts: Sequence[Path], target: Path) -> str:
-    """The rows of all parts in one file, a row group in memory at a time; the file's sha256."""
+def join_documents(parts: Sequence[Path], target: Path, *, of_miners: bool = False) -> str:
+    """The rows of all parts in one file, a row group in memory at a time; the file's sha256.
+
+    `of_miners`: without what is nobody's, planted canaries.
+    """
     with pq.ParquetWriter(target, LINEAGE_SCHEMA, compression="zstd") as writer:
         for part in parts:
             with pq.ParquetFile(part) as file:
                 for group in range(file.num_row_groups):
-                    writer.write_table(file.read_row_group(group, use_threads=False))
+                    rows = file.read_row_group(group, use_threads=False)
+                    writer.write_table(rows.filter(pc.not_equal(rows["hotkey"], "")) if of_miners else rows)
     flush(target)
     return sha256_of(target)
 
