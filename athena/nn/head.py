@@ -26,7 +26,7 @@ class _MeanCrossEntropy(torch.autograd.Function):
             part = slice(start, start + rows)
             chunk = logits[: len(hidden[part])]
             torch.mm(hidden[part], weight.t(), out=chunk)
-            total += _loss_then_gradient(chunk, labels[part])
+            total += losses_then_gradient(chunk, labels[part]).double().sum()
             torch.mm(chunk, weight, out=into_hidden[part])
             into_weight.addmm_(chunk.t(), hidden[part])
         ctx.save_for_backward(into_hidden.div_(len(hidden)), into_weight.div_(len(hidden)))
@@ -38,12 +38,13 @@ class _MeanCrossEntropy(torch.autograd.Function):
         return into_hidden * grads[0], into_weight * grads[0], None
 
 
-def _loss_then_gradient(logits: Tensor, labels: Tensor) -> Tensor:
-    """The summed cross entropy, nats; `logits` [tokens, vocabulary] become its gradient: softmax minus one-hot."""
+def losses_then_gradient(logits: Tensor, labels: Tensor) -> Tensor:
+    """Each row's cross entropy, nats [tokens, 1]; `logits` [tokens, vocabulary] become its gradient: softmax minus
+    one-hot."""
     right, largest = logits.gather(1, labels[:, None]), logits.amax(1, keepdim=True)
     sums = logits.sub_(largest).exp_().sum(1, keepdim=True)
     logits.div_(sums).scatter_add_(1, labels[:, None], torch.full_like(sums, -1.0))
-    return (sums.log() + largest - right).double().sum()
+    return sums.log() + largest - right
 
 
 def mean_cross_entropy(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:

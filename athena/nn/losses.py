@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from athena.errors import BadInput
+from athena.nn.head import losses_then_gradient
 
 IGNORED = -100
 _CHUNK_BYTES = {"cpu": 8 * 2**20, "cuda": 512 * 2**20}  # of float32 logits: a core's cache; enough to fill a GPU
@@ -116,14 +117,11 @@ def _cross_entropy_alone(logits: Tensor, labels: Tensor, factor: float, dtype: t
     Rows without a label are not zero.
     """
     counted = labels != IGNORED
-    targets = labels.where(counted, 0)[:, None]
-    logarithms = logits.log_softmax(-1)
-    values = -logarithms.gather(1, targets)[:, 0].where(counted, 0.0).sum()[None]
-    grad = logarithms.exp_()
-    grad.scatter_add_(1, targets, torch.full_like(targets, -1.0, dtype=grad.dtype))
+    targets = labels.where(counted, 0)
+    values = losses_then_gradient(logits, targets)[:, 0].where(counted, 0.0).sum()[None]
     if factor != 1.0:
-        grad *= factor
-    return values, grad.to(dtype)
+        logits *= factor
+    return values, logits.to(dtype)
 
 
 def head_losses(hidden: Tensor, weight: Tensor, labels: Tensor, losses: Mapping[str, float]) -> tuple[Tensor, Tensor]:
