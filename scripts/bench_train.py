@@ -2,11 +2,12 @@
 
     python scripts/bench_train.py [--quick] [--presets tiny,30m] [--modes equal,compiled,default] [--rounds 3]
 
-Both train the same model on the same packed windows in the same precision, in turns. `equal`: both by AdamW, eagerly,
-eight windows a step; `compiled`: the same through torch.compile; `default`: each as it comes, which for the Trainer is
-eight windows a step, AdamW, eager, and for us the plan that a run of the preset gets. Tokens per second are those of
-the best round: of CPU time on one thread, of wall time on a GPU. `mfu` is the share of the fastest matrix product,
-measured between rounds, that the preset's FLOPs per token make. Peak memory is that of the whole process in a round.
+Both train the same model on the same packed windows in the same precision, in turns, each time in a process of its
+own, which is set up as a run's is, or the Trainer's. `equal`: both by AdamW, eagerly, eight windows a step; `compiled`:
+the same through torch.compile; `default`: each as it comes, which for the Trainer is eight windows a step, AdamW,
+eager, and for us the plan that a run of the preset gets. Tokens per second are those of the best round: of CPU time on
+one thread, of wall time on a GPU. `mfu` is the share of the fastest matrix product, measured between rounds, that the
+preset's FLOPs per token make. Peak memory is that of the whole process.
 
 The last line is about CPU `tiny` but for `mfu`, which a GPU gives where there is one.
 """
@@ -17,7 +18,8 @@ import argparse
 import copy
 import json
 import logging
-import resource
+import subprocess
+import sys
 import tempfile
 import time
 import warnings
@@ -33,6 +35,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, Trainer, Trainer
 from transformers.trainer_callback import PrinterCallback
 
 from athena.events import EventLog
+from athena.nn.memory import keep_freed_memory
 from athena.nn.packing import positions
 from athena.train.loader import Loader
 from athena.train.loop import train
@@ -116,26 +119,16 @@ class Round:
 
 def measured(work: Callable[[Clock], int], warm: int) -> Round:
     """`work` trains, tells the clock, and says how many tokens a step had."""
-    forget_peak()
     clock = Clock()
     tokens = work(clock)
     return Round(tokens / clock.seconds_per_step(warm), peak_mib())
 
 
-def forget_peak() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    elif Path("/proc/self/clear_refs").exists():
-        Path("/proc/self/clear_refs").write_text("5", "ascii")  # proc(5): the high-water mark starts anew
-
-
 def peak_mib() -> float:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
-    status = Path("/proc/self/status")
-    if status.exists():
-        return int(status.read_text("ascii").split("VmHWM:")[1].split()[0]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    status = Path("/proc/self/status").read_text("ascii")  # ru_maxrss would count what the parent held, too
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def ours(model: PreTrainedModel, tokens: DrawnTokens, plan: Plan) -> Callable[[Clock], int]:
@@ -212,33 +205,44 @@ def matmul_flops_per_second(dtype: torch.dtype) -> float:
     return best
 
 
-def compare(name: str, modes: Sequence[str], rounds: int, quick: bool) -> dict[str, dict[str, float]]:
-    """A line for each mode."""
+def measure_one(name: str, mode: str, side: str, quick: bool) -> Round:
+    """One side of one round, in this process."""
     preset = preset_of(name)
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(llama_config(preset, vocab_size=preset.vocab_size, end=END))
     model.to("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = compute_dtype(Plan(**_SMALLEST), model.device)
     tokens = DrawnTokens(preset, 4 * WINDOWS)
     warm, steps = (2, 5) if quick else (3, 9)
+    if side == "trainer":
+        return measured(theirs(model, tokens, steps, compiled=mode == "compiled"), warm)
+    keep_freed_memory()
+    if mode == "default":  # of which a step is many times as long
+        return measured(ours(model, tokens, default_plan(preset, warm + 2)), warm)
+    return measured(ours(model, tokens, equal_plan(preset, steps, compiled=mode == "compiled")), warm)
+
+
+def in_a_process(name: str, mode: str, side: str, quick: bool) -> Round:
+    """`measure_one` in a new process. Raises CalledProcessError."""
+    command = [sys.executable, __file__, "--presets", name, "--modes", mode, "--side", side]
+    done = subprocess.run([*command, *(["--quick"] if quick else [])], check=True, stdout=subprocess.PIPE, text=True)
+    return Round(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def compare(name: str, modes: Sequence[str], rounds: int, quick: bool) -> dict[str, dict[str, float]]:
+    """A line for each mode."""
+    flops = preset_of(name).flops_per_token()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = compute_dtype(Plan(**_SMALLEST), device)
     lines = {}
     for mode in modes:
-        compiled = mode == "compiled"
-        default_steps = warm + (1 if quick else 2)
-        plan = (
-            default_plan(preset, default_steps) if mode == "default" else equal_plan(preset, steps, compiled=compiled)
-        )
-        ours_warm = default_steps - 1 if mode == "default" else warm
         best = {"ours": Round(0, 0), "trainer": Round(0, 0)}
         peak = 0.0
         for _ in range(rounds):
             peak = max(peak, matmul_flops_per_second(dtype))
-            for side, work, first in (
-                ("trainer", theirs(model, tokens, steps, compiled=compiled), warm),
-                ("ours", ours(model, tokens, plan), ours_warm),
-            ):
-                best[side] = max(best[side], measured(work, first), key=lambda found: found.tokens_per_second)
-        flops = preset.flops_per_token()
+            for side in ("trainer", "ours"):
+                best[side] = max(
+                    best[side], in_a_process(name, mode, side, quick), key=lambda found: found.tokens_per_second
+                )
         lines[mode] = {
             "tokens_per_second": round(best["ours"].tokens_per_second),
             "trainer_tokens_per_second": round(best["trainer"].tokens_per_second),
@@ -262,6 +266,7 @@ def main() -> None:
     parser.add_argument("--presets", help="by default tiny and 30m on a processor, 125m and 1b on a GPU")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--modes", default="equal,compiled,default", help="what to compare; compiling takes minutes")
+    parser.add_argument("--side", choices=("ours", "trainer"), help="measure one side of one round, in this process")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
     logging.getLogger("transformers").setLevel(logging.ERROR)
@@ -269,10 +274,12 @@ def main() -> None:
     on_gpu = torch.cuda.is_available()
     names = (arguments.presets or ("125m,1b" if on_gpu else "tiny" if arguments.quick else "tiny,30m")).split(",")
     modes = arguments.modes.split(",")
-    with process_group():
-        found = {
-            name: compare(name, modes, 1 if arguments.quick else arguments.rounds, arguments.quick) for name in names
-        }
+    if arguments.side is not None:
+        with process_group():
+            print(json.dumps(vars(measure_one(names[0], modes[0], arguments.side, arguments.quick))))
+        return
+    rounds = 1 if arguments.quick else arguments.rounds
+    found = {name: compare(name, modes, rounds, arguments.quick) for name in names}
     first = found[names[0]]
     default, equal = first.get("default", {}), first.get("equal", {})
     last: dict[str, Any] = {
