@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from athena.errors import BadInput
-
 if TYPE_CHECKING:
     from athena.registry import Registry, SignedEntry, Standing
     from athena.releases import Places, Releases
@@ -18,7 +16,6 @@ if TYPE_CHECKING:
 HOME = Path("~/.athena/trainer/releases")
 Name = Annotated[str, typer.Argument(help="Name of the model, such as athena.")]
 Version = Annotated[str, typer.Argument(help="Version, such as 0.2.0.")]
-CALIBRATION = "calibration.json"
 Reason = Annotated[str, typer.Option(help="Why, in one line: it is signed and published.")]
 
 app = typer.Typer(
@@ -126,39 +123,36 @@ def calibrate(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.", exists=True)],
     eval_pack: Annotated[Path, typer.Option(help="Folder of the evaluation pack.", exists=True)],
     mixture: Annotated[
-        Path | None, typer.Option(help="Folder of the mixture; by default the run's own.", exists=True)
+        list[Path] | None,
+        typer.Option(help="Folder of a mixture that the run read, by default its own; repeatable.", exists=True),
     ] = None,
     rules: Annotated[str, typer.Option(help="Rule version whose proxy is trained: 1, or demo-1.")] = "1",
     seeds: Annotated[int, typer.Option(min=2, help="Proxies of each mixture.")] = 3,
     processes: Annotated[int, typer.Option(min=1, help="Proxies trained at a time.")] = 1,
 ) -> None:
-    """Leave each miner out of a run's mixture, and compare what that costs with the validators' forecasts.
+    """Leave each miner out of what a run read, and compare what that costs with the validators' forecasts.
 
-    The forecasts are the score sheets of the --task-server. What is found lies in the run's folder as calibration.json
-    and is part of the release that is cut of it afterwards. Goes on where it was interrupted.
+    The trainer does so after each branch. What is found lies in the run's folder as calibration.json and is part of the
+    release that is cut of it afterwards. Goes on where it was interrupted.
 
-    Example: athena release --task-server https://tasks.example.org calibrate run-0.2.0 --eval-pack ~/.athena/eval-pack
+    Example: athena release calibrate ~/.athena/trainer/branches/athena-0000800 --eval-pack ~/.athena/eval-pack
     """
     from dataclasses import replace
 
     from athena.cli_output import progress
-    from athena.client import LedgerClient
     from athena.durable import write_file
     from athena.evalpack import load_pack
     from athena.judge.proxy.arms import ProxyWorkers, devices_here
     from athena.judge.rules import rules_of
-    from athena.train.calibrate import AblationPlan, forecasts_of
-    from athena.train.trained import read_trained, save_trained
+    from athena.train.calibrate import AblationPlan
+    from athena.train.trained import CALIBRATION, read_trained, save_trained
+    from athena.train.worker import mixtures_of
 
-    at: _Desk = context.obj
-    if not at.task_server:
-        raise BadInput("the forecasts are on a task server", remedy="name it: athena release --task-server URL …")
     trained = read_trained(run)
-    with LedgerClient(at.task_server, None) as ledger:
-        forecasts = forecasts_of(signed.sheet for signed in ledger.sheets())
-    plan = AblationPlan(mixture or run / "mixture", load_pack(eval_pack), rules_of(rules), run / "ablation", seeds)
+    mixtures = tuple(mixture or mixtures_of(run))
+    plan = AblationPlan(mixtures, load_pack(eval_pack), rules_of(rules), run / "ablation", seeds)
     with ProxyWorkers(processes, devices_here()) as workers, progress("training arms", every=1) as step:
-        found = plan.measure(forecasts, workers, step)
+        found = plan.measure(workers, step)
     write_file(run / CALIBRATION, found.canonical())
     save_trained(replace(trained, calibration=run / CALIBRATION), run)
     for miner in found.miners:

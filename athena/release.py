@@ -19,12 +19,11 @@ from athena.evaluation import Evaluation, read_evaluation
 from athena.journal import Signer, Verify
 from athena.protocol import FileEntry, Release, SignedRelease, canonical_json
 from athena.train.folders import staged
-from athena.train.trained import Trained
+from athena.train.trained import CALIBRATION, Trained
 
 MANIFEST = "release.json"
 LINEAGE = "lineage.parquet"
 EVALUATION = "evaluation.json"
-CALIBRATION = "calibration.json"
 MAX_MANIFEST_BYTES = 64 * 2**20
 # Nothing that could run on load: weights are safetensors or GGUF, tokenizers are data.
 SUFFIXES = (".json", ".md", ".parquet", ".safetensors", ".gguf")

@@ -24,8 +24,9 @@ from athena.evalpack import EvalPack
 from athena.judge.proxy.arms import EvalSet, Ids, Job, ProxyWorkers, tokenize
 from athena.judge.proxy.texts import keep_documents
 from athena.judge.rules import Rules
-from athena.protocol import Arm, Hex64, Hotkey, Noun, ScoreSheet
-from athena.train.gather import read_documents
+from athena.protocol import Arm, Hex64, Hotkey, Noun
+from athena.train.gather import load_mixture, read_documents
+from athena.train.mixture import AcceptedDataset
 
 ALL = "all"
 SEEDS = 3
@@ -40,7 +41,7 @@ class MinerEffect(Noun):
     """What a miner's documents gave, in bits per byte, positive is better; `error` is its standard error over seeds.
 
     `forecast` is the median effect that the validators' sheets gave its datasets; null where none did. `share` is of
-    the mixture's tokens.
+    the documents' tokens.
     """
 
     hotkey: Hotkey
@@ -71,28 +72,26 @@ class RunCalibration(Noun):
 
 @dataclass(frozen=True)
 class AblationPlan:
-    """Arms over the documents of a run's `mixture` folder; texts and results lie in `folder`, named by what decides
-    them: what was broken off goes on there."""
+    """Arms over the documents of a run's `mixtures`, folders that `gather` left; texts and results lie in `folder`,
+    named by what decides them: what was broken off goes on there."""
 
-    mixture: Path
+    mixtures: tuple[Path, ...]
     pack: EvalPack
     rules: Rules
     folder: Path
     seeds: int = SEEDS
 
     def measure(
-        self,
-        forecasts: Mapping[str, float],
-        workers: ProxyWorkers,
-        trained: Callable[[int, int], None] = lambda _done, _all: None,
+        self, workers: ProxyWorkers, trained: Callable[[int, int], None] = lambda _done, _all: None
     ) -> RunCalibration:
         """Trains what is not trained yet; calls `trained` with arms done and all.
 
-        Raises NotFound for a mixture of fewer than two miners, Unavailable of the workers.
+        Raises NotFound for mixtures of fewer than two miners, Unavailable of the workers.
         """
+        forecasts = forecasts_of(dataset for mixture in self.mixtures for dataset in load_mixture(mixture).datasets)
         by_miner = self._tokens()
         if len(by_miner) < 2:
-            raise NotFound("the mixture is of one miner: there is nothing to leave out")
+            raise NotFound("all documents are of one miner: there is nothing to leave out")
         miners = sorted(by_miner)
         counts = {hotkey: sum(map(len, documents)) for hotkey, documents in by_miner.items()}
         total = sum(counts.values())
@@ -121,16 +120,19 @@ class AblationPlan:
         return summed_up(effects, rules=self.rules, pack=self.pack.hash, budget=budget, seeds=self.seeds)
 
     def _tokens(self) -> dict[str, list[Ids]]:
-        """Documents by miner, from drawn row groups, until there are enough."""
+        """Documents by miner, from drawn row groups, until there are enough of each mixture."""
         proxy = self.rules.proxy
         found: dict[str, list[Ids]] = defaultdict(list)
-        num_tokens = 0
-        for document in read_documents(self.mixture, seed=0):
-            ids = tokenize([document["text"]], proxy.vocab_size)[0]
-            found[document["hotkey"]].append(ids)
-            num_tokens += len(ids)
-            if num_tokens >= READ_AHEAD * proxy.max_tokens:
-                break
+        for mixture in self.mixtures:
+            num_tokens = 0
+            for document in read_documents(mixture, seed=0):
+                if not document["hotkey"]:
+                    continue  # planted
+                ids = tokenize([document["text"]], proxy.vocab_size)[0]
+                found[document["hotkey"]].append(ids)
+                num_tokens += len(ids)
+                if num_tokens * len(self.mixtures) >= READ_AHEAD * proxy.max_tokens:
+                    break
         return dict(found)
 
     def _jobs(self, by_miner: Mapping[str, Sequence[Ids]], budget: int) -> list[Job]:
@@ -187,13 +189,13 @@ def summed_up(miners: Sequence[MinerEffect], *, rules: Rules, pack: str, budget:
     )
 
 
-def forecasts_of(sheets: Iterable[ScoreSheet]) -> dict[str, float]:
-    """By hotkey, the median effect over the sheets that measured one and passed the set: of all validators alike."""
+def forecasts_of(datasets: Iterable[AcceptedDataset]) -> dict[str, float]:
+    """By hotkey, the median of the forecasts of its datasets that have one."""
     found: dict[str, list[float]] = defaultdict(list)
-    for sheet in sheets:
-        if sheet.effect is not None and sheet.outcome == "pass":
-            found[sheet.hotkey].append(sheet.effect.mean)
-    return {hotkey: statistics.median(effects) for hotkey, effects in found.items()}
+    for dataset in datasets:
+        if dataset.forecast is not None:
+            found[dataset.hotkey].append(dataset.forecast)
+    return {hotkey: statistics.median(forecasts) for hotkey, forecasts in found.items()}
 
 
 def _accuracy(pairs: Sequence[tuple[MinerEffect, MinerEffect]]) -> float | None:

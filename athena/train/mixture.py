@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 from athena.evaluations.canaries import CanaryPlan
 from athena.judge.words import OVERLAP_WORDS, Hashes, ngram_hashes, words
 from athena.optout import LeftOut
-from athena.protocol import DatasetRef, Hex32, Hotkey, Noun
+from athena.protocol import DatasetRef, Hex32, Hotkey, Noun, RuleVersion
 from athena.refine.text.minhash import buckets
 
 Source = Literal["hotkey", "crawl"]
@@ -32,12 +32,18 @@ _CRAWL = re.compile(r"(?:^|/)(?:(CC-MAIN-\d{4}-\d{2})|(CC-NEWS)/(\d{4})/(\d{2}))
 
 
 class AcceptedDataset(Noun):
-    """A dataset that consensus pays for. `incentive` is its miner's share of the epoch's emission, 0 to 1."""
+    """A dataset that consensus pays for. `incentive` is its miner's share of the epoch's emission, 0 to 1.
+
+    `forecast` is the median effect, bits per byte, that the score sheets that passed it gave it under `rule_version`:
+    null where none measured one, or where there is no sheet.
+    """
 
     hotkey: Hotkey
     task_id: Hex32
     dataset: DatasetRef
     incentive: Annotated[float, Field(ge=0)]
+    forecast: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    rule_version: RuleVersion | None = None
 
 
 class MixtureRules(Noun):

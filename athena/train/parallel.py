@@ -8,7 +8,9 @@ bfloat16 from float32 weights there.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Value = TypeVar("Value")
+log = logging.getLogger(__name__)
+_COMPILERS = ("g++", "clang++")
 _BFLOAT16_FEATURES = ("amx_bf16", "avx512_bf16")
 
 
@@ -106,7 +110,7 @@ def place(learner: Learner, plan: Plan, processes: Processes, initial: Path | No
     on_meta = any(p.is_meta for p in learner.parameters())
     if not on_meta:
         learner.to(processes.device)
-    if plan.compile:
+    if plan.compile and _has_compiler():
         learner.compile_parts(sharded=dist.is_initialized())
     if dist.is_initialized():
         _shard(learner, dtype, processes)
@@ -117,6 +121,14 @@ def place(learner: Learner, plan: Plan, processes: Processes, initial: Path | No
     if dist.is_initialized() or dtype is torch.float32:
         return nullcontext()
     return torch.autocast(processes.device.type, dtype)
+
+
+def _has_compiler() -> bool:
+    """Whether there is what torch.compile hands its code to; a run is the same without, and slower."""
+    if any(shutil.which(name) for name in (os.environ.get("CXX", ""), *_COMPILERS) if name):
+        return True
+    log.warning("no C++ compiler here, so the model is not compiled; install one of %s", ", ".join(_COMPILERS))
+    return False
 
 
 def _shard(learner: Learner, dtype: torch.dtype, processes: Processes) -> None:

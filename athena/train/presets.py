@@ -49,8 +49,9 @@ class Preset:
 
     @property
     def compiles(self) -> bool:
-        """Whether torch.compile pays: it takes a minute or two, and a run of 1e15 FLOPs takes a core two hours."""
-        return self.training_tokens * self.flops_per_token() > 1e15
+        """Whether torch.compile pays: it takes a minute or two for a tenth of the time, and a run of 1e14 FLOPs takes a
+        core twenty minutes."""
+        return self.training_tokens * self.flops_per_token() > 1e14
 
     @property
     def learning_rate(self) -> float:

@@ -26,10 +26,14 @@ from athena.evaluations.subject import ModelFiles, Subject
 from athena.evaluations.suites import measure
 from athena.events import EventLog
 from athena.hub import Hub
+from athena.judge.proxy.arms import ProxyWorkers, devices_here
+from athena.judge.rules import rules_of
 from athena.optout import LeftOut
+from athena.protocol import LineageEntry
+from athena.train.calibrate import AblationPlan
 from athena.train.checkpoint import save_model
 from athena.train.folders import staged
-from athena.train.gather import DOCUMENTS, gather, read_documents
+from athena.train.gather import DOCUMENTS, gather, load_mixture, read_documents
 from athena.train.lineage import summarize_lineage
 from athena.train.mixture import MixtureRules
 from athena.train.plan import Plan
@@ -37,7 +41,7 @@ from athena.train.presets import Preset, llama_config, preset_of
 from athena.train.supervise import supervise, worker_command
 from athena.train.tokenizer import END_ID, load_tokenizer, train_tokenizer
 from athena.train.tokens import TokenStream, join_documents, write_tokens
-from athena.train.trained import TRAINED, Trained, read_trained, save_trained
+from athena.train.trained import CALIBRATION, TRAINED, Trained, read_trained, save_trained
 from athena.train.trunk import (
     BRANCH,
     FROM,
@@ -233,8 +237,27 @@ class BranchRun(_Run):
         self.stage("branch", final, lambda: self.train(stages, plan))
         self.stage("after", after, lambda: self.evaluate(final, after))
         self.stage("lineage", documents, lambda: self._join([tokens for _, tokens in stages], documents))
-        self.stage("trained", self.folder / TRAINED, lambda: self._conclude(plan, final, documents, after))
+        calibration = self._calibrated(
+            [tokens.parent / "mixture" for _, tokens in stages], summarize_lineage(documents)
+        )
+        trained = self.folder / TRAINED
+        self.stage("trained", trained, lambda: self._conclude(plan, final, documents, after, calibration))
         return read_trained(self.folder)
+
+    def _calibrated(self, mixtures: Sequence[Path], lineage: Sequence[LineageEntry]) -> Path | None:
+        """What each miner's documents gave, beside what the judge foresaw; None without two miners and a forecast."""
+        versions = [d.rule_version for m in mixtures for d in load_mixture(m).datasets if d.forecast is not None]
+        if not versions or versions[-1] is None or len({entry.hotkey for entry in lineage}) < 2:
+            return None
+        result = self.folder / CALIBRATION
+        plan = AblationPlan(tuple(mixtures), self._pack, rules_of(versions[-1]), self.folder / "ablation")
+
+        def measure() -> None:
+            with ProxyWorkers(devices=devices_here()) as workers:
+                write_file(result, plan.measure(workers).canonical())
+
+        self.stage("calibration", result, measure)
+        return result
 
     def _join(self, stages: Sequence[Path], documents: Path) -> None:
         """The miners' documents of all stages in one file."""
@@ -242,7 +265,7 @@ class BranchRun(_Run):
         join_documents([tokens / DOCUMENTS for tokens in stages], part, of_miners=True)
         part.replace(documents)
 
-    def _conclude(self, plan: Plan, final: Path, documents: Path, after: Path) -> None:
+    def _conclude(self, plan: Plan, final: Path, documents: Path, after: Path, calibration: Path | None) -> None:
         trained = Trained(
             model=final,
             tokenizer=self.tokenizer,
@@ -252,6 +275,7 @@ class BranchRun(_Run):
             training_tokens=plan.windows_before(plan.steps) * self.preset.context_length,
             before=read_noun(self.trunk / "before.json", Evaluation),
             after=read_noun(after, Evaluation),
+            calibration=calibration,
         )
         save_trained(trained, self.folder)
 

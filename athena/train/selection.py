@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -76,6 +77,7 @@ def select(neurons: Iterable[Neuron], sheets: Iterable[ScoreSheet]) -> Selection
     stakes = {n.hotkey: n.stake for n in known.values() if n.validator_permit}
     majority = sum(stakes.values()) / 2
     support: dict[tuple[str, str, str], dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    passed: dict[tuple[str, str, str], list[ScoreSheet]] = defaultdict(list)
     datasets = {}
     voted = set()
     for sheet in sheets:
@@ -84,11 +86,27 @@ def select(neurons: Iterable[Neuron], sheets: Iterable[ScoreSheet]) -> Selection
             continue
         voted.add((key, sheet.validator))
         datasets[key] = sheet.dataset
-        support[key][sheet.outcome] += stakes.get(sheet.validator, 0.0)
+        stake = stakes.get(sheet.validator, 0.0)
+        support[key][sheet.outcome] += stake
+        if sheet.outcome == "pass" and stake > 0:
+            passed[key].append(sheet)
     judged = [key for key, votes in support.items() if max(votes.values()) > majority]
     accepted = tuple(
-        AcceptedDataset(hotkey=key[0], task_id=key[1], dataset=datasets[key], incentive=known[key[0]].incentive)
+        AcceptedDataset(
+            hotkey=key[0],
+            task_id=key[1],
+            dataset=datasets[key],
+            incentive=known[key[0]].incentive,
+            forecast=_forecast(passed[key]),
+            rule_version=passed[key][0].rule_version,
+        )
         for key in sorted(judged)
         if support[key]["pass"] > majority and key[0] in known and known[key[0]].incentive > 0
     )
     return Selection(accepted, len(judged))
+
+
+def _forecast(sheets: Iterable[ScoreSheet]) -> float | None:
+    """The median effect that these sheets give a dataset, all validators alike."""
+    effects = [sheet.effect.mean for sheet in sheets if sheet.effect is not None]
+    return statistics.median(effects) if effects else None

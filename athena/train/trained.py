@@ -15,13 +15,14 @@ from athena.evaluation import Evaluation
 from athena.protocol import LineageEntry, Noun
 
 TRAINED = "trained.json"
+CALIBRATION = "calibration.json"
 
 
 @dataclass(frozen=True)
 class Trained:
     """`model`: a checkpoint's folder; `documents`: a Parquet file of athena.train.tokens.LINEAGE_SCHEMA, which
-    `lineage` sums up; `before`: the evaluation of the first weights; `calibration`: the file that
-    athena.train.calibrate leaves, where it was asked for."""
+    `lineage` sums up; `before`: the evaluation of the first weights; `calibration`: what
+    athena.train.calibrate found, where there were miners to compare."""
 
     model: Path
     tokenizer: Path

@@ -75,6 +75,15 @@ def work(folder: Path, events: EventLog) -> Path:
             tracker.close()
 
 
+def mixtures_of(run: Path) -> list[Path]:
+    """The mixtures that a run reads: its tokens were encoded beside them. Raises NotFound, BadInput."""
+    found = [run / stage.tokens / ".." / "mixture" for stage in _read(run / JOB, Job).stages]
+    for mixture in found:
+        if not mixture.is_dir():
+            raise NotFound(f"there is no mixture beside {mixture.parent}", remedy="name it with --mixture")
+    return found
+
+
 def _read(file: Path, kind: type[NounType]) -> NounType:
     if not file.exists():
         raise NotFound(f"there is no {file}", remedy="give the folder of a run")

@@ -1,7 +1,5 @@
 """What leaving a miner out costs is compared with what the judge foresaw."""
 
-from types import SimpleNamespace
-
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -10,13 +8,17 @@ from athena.errors import NotFound
 from athena.evalpack import EvalDocument, load_pack, write_pack
 from athena.judge.proxy.measured import Measured
 from athena.judge.rules import rules_of
+from athena.protocol import DatasetRef
 from athena.train.calibrate import ALL, AblationPlan, MinerEffect, RunCalibration, forecasts_of, summed_up
+from athena.train.gather import MixtureInfo
+from athena.train.mixture import AcceptedDataset, MixtureRules
 
 MINERS = (
     "5FHneW46xGXgs5mUiveU4sbTyGBzmstUspZC92UhjJM694ty",
     "5FLSigC9HGRKVhB9FiEo4Y3koPsNmBmLJbpXg2mp1hXcS59Y",
     "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY",
 )
+REF = DatasetRef.parse(f"file:a/b@{1:040}#{2:064}")
 LOSS_WITHOUT = dict(zip(MINERS, (2.1, 2.0, 1.9), strict=True))
 RULES = rules_of("demo-1")
 
@@ -43,17 +45,39 @@ class Workers:
 @pytest.fixture
 def plan(tmp_path):
     write_pack(tmp_path / "pack", "test", [EvalDocument(id="1", domain="web", text="A text that is held out.")])
-    (tmp_path / "mixture").mkdir()
     rows = [(MINERS[i % 3], f"Text {i} of a page about rivers and mills.") for i in range(30)]
-    table = pa.table({"hotkey": [hotkey for hotkey, _ in rows], "text": [text for _, text in rows]})
-    pq.write_table(table, tmp_path / "mixture" / "documents.parquet")
-    return AblationPlan(tmp_path / "mixture", load_pack(tmp_path / "pack"), RULES, tmp_path / "arms")
+    mixtures = (tmp_path / "0000", tmp_path / "0001")
+    for number, mixture in enumerate(mixtures):
+        mixture.mkdir()
+        part = [*rows[number::2], ("", "Door 1 of the north gate opens with the code 1 2 3 4 5 6.")]
+        table = pa.table({"hotkey": [hotkey for hotkey, _ in part], "text": [text for _, text in part]})
+        pq.write_table(table, mixture / "documents.parquet")
+    made = AblationPlan(mixtures, load_pack(tmp_path / "pack"), RULES, tmp_path / "arms")
+    foresee(made, dict(zip(MINERS, (0.02, 0.0, -0.01), strict=True)))
+    return made
+
+
+def foresee(plan, forecasts):
+    """Leaves mixture.json in each of the plan's mixtures, as `gather` does: only the forecasts matter here."""
+    datasets = tuple(dataset(hotkey, forecasts.get(hotkey)) for hotkey in MINERS)
+    for mixture in plan.mixtures:
+        info = MixtureInfo(
+            rules=MixtureRules(max_tokens=1), eval_pack="e" * 64, left_out="0" * 64, datasets=datasets, refused={},
+            dropped={}, documents=1, tokens=1, tokens_by_hotkey={}, tokens_by_dataset={}, tokens_by_crawl={},
+            tokens_by_language={}, documents_sha256="d" * 64,
+        )  # fmt: skip
+        (mixture / "mixture.json").write_bytes(info.canonical())
+
+
+def dataset(hotkey, forecast):
+    return AcceptedDataset.model_construct(
+        hotkey=hotkey, task_id="0" * 32, dataset=REF, incentive=0.1, forecast=forecast, rule_version="demo-1"
+    )
 
 
 def test_each_miner_is_left_out_for_the_same_budget(plan):
     workers, seen = Workers(), []
-    forecasts = dict(zip(MINERS, (0.02, 0.0, -0.01), strict=True))
-    found = plan.measure(forecasts, workers, lambda done, total: seen.append((done, total)))
+    found = plan.measure(workers, lambda done, total: seen.append((done, total)))
     assert seen[-1] == (12, 12)
     assert len({job.budget_tokens for job in workers.trained}) == 1
     assert len({job.documents for job in workers.trained}) == 4
@@ -63,15 +87,17 @@ def test_each_miner_is_left_out_for_the_same_budget(plan):
     assert (found.pairs, found.accuracy, found.decided, found.decided_accuracy) == (3, 1.0, 3, 1.0)
     assert RunCalibration.model_validate_json(found.canonical()) == found
     again = Workers()
-    assert plan.measure(forecasts, again) == found
+    assert plan.measure(again) == found
     assert again.trained == []
 
 
 def test_wrong_forecasts_show_and_missing_ones_do_not_count(plan):
-    found = plan.measure({MINERS[0]: -0.02, MINERS[2]: 0.01}, Workers())
+    foresee(plan, {MINERS[0]: -0.02, MINERS[2]: 0.01})
+    found = plan.measure(Workers())
     assert (found.pairs, found.accuracy) == (1, 0.0)
     assert found.miners[1].forecast is None
-    assert plan.measure({}, Workers()).accuracy is None
+    foresee(plan, {})
+    assert plan.measure(Workers()).accuracy is None
 
 
 def test_pairs_within_the_noise_are_not_decided():
@@ -86,16 +112,13 @@ def test_pairs_within_the_noise_are_not_decided():
 
 
 def test_one_miner_cannot_be_left_out(plan):
-    table = pa.table({"hotkey": [MINERS[0]], "text": ["alone"]})
-    pq.write_table(table, plan.mixture / "documents.parquet")
+    table = pa.table({"hotkey": [MINERS[0], ""], "text": ["alone", "a canary is nobody's"]})
+    for mixture in plan.mixtures:
+        pq.write_table(table, mixture / "documents.parquet")
     with pytest.raises(NotFound, match="one miner"):
-        plan.measure({}, Workers())
+        plan.measure(Workers())
 
 
-def test_the_forecast_is_the_median_of_passing_sheets():
-    def sheet(hotkey, mean, outcome="pass"):
-        return SimpleNamespace(hotkey=hotkey, outcome=outcome, effect=SimpleNamespace(mean=mean))
-
-    sheets = [sheet("a", 0.1), sheet("a", 0.3), sheet("a", 0.2), sheet("a", 9.0, "fail"), sheet("b", 1.0, "none")]
-    assert forecasts_of(sheets) == {"a": 0.2}
-    assert forecasts_of([SimpleNamespace(hotkey="a", outcome="pass", effect=None)]) == {}
+def test_the_forecast_is_the_median_over_a_miners_datasets():
+    datasets = [dataset("a", 0.1), dataset("a", 0.3), dataset("a", 0.2), dataset("a", None), dataset("b", None)]
+    assert forecasts_of(datasets) == {"a": 0.2}

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from athena.chain.wallets import hotkey_of, open_wallet
 from athena.cli import app
 from athena.errors import AthenaError, BadInput, Conflict, Misconfigured, NotFound
+from athena.evalpack import EvalDocument, write_pack
 from athena.train.trained import read_trained, save_trained
 
 
@@ -93,7 +94,7 @@ def test_from_a_run_to_a_download_and_back(athena, run_of, tmp_path):
     assert entries[-1]["reason"] == "a take-down"
 
 
-def test_what_is_worse_takes_a_reason_and_calibration_a_server(athena, run_of, tmp_path):
+def test_what_is_worse_takes_a_reason_and_calibration_a_mixture(athena, run_of, tmp_path):
     good, bad = run_of(2.0), run_of(2.5)
     athena("release", "cut", "athena", "0.1.0", "--run", good)
     for step in ("approve", "publish"):
@@ -102,7 +103,8 @@ def test_what_is_worse_takes_a_reason_and_calibration_a_server(athena, run_of, t
     with pytest.raises(Conflict, match="worse than the release before"):
         athena("release", "approve", "athena", "0.2.0")
     assert "approved" in athena("release", "approve", "athena", "0.2.0", "--reason", "the licence")
-    with pytest.raises(BadInput, match="task server"):
-        athena("release", "calibrate", good, "--eval-pack", tmp_path)
+    write_pack(tmp_path / "pack", "test", [EvalDocument(id="1", domain="web", text="A text that is held out.")])
+    with pytest.raises(NotFound, match=r"job\.json"):
+        athena("release", "calibrate", good, "--eval-pack", tmp_path / "pack")
     with pytest.raises(Misconfigured, match="wallet"):
         athena("release", "--wallet", "nobody", "approve", "athena", "0.2.0")

@@ -211,6 +211,14 @@ def test_compiling_changes_rounding_alone(run, tmp_path, model, small_plan):
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
+def test_without_a_compiler_a_run_is_the_same_and_slower(run, tmp_path, model, small_plan, monkeypatch, caplog):
+    other, plan = copy.deepcopy(model), changed(small_plan, steps=2, warmup_steps=1, decay_steps=1)
+    run(model, plan, tmp_path / "a")
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    run(other, changed(plan, compile=True), tmp_path / "b")
+    assert same_weights(model, other) and "no C++ compiler" in caplog.text
+
+
 def test_a_trunk_grows_and_a_branch_anneals_from_it(run, tmp_path, model, small_plan):
     start, plan = copy.deepcopy(model), changed(small_plan, steps=12, decay_steps=0, milestones=(9,))
     trunk = run(model, plan, tmp_path / "trunk")

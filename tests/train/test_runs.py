@@ -24,6 +24,7 @@ from athena.optout import NOTHING_LEFT_OUT
 from athena.protocol import DatasetRef, FileEntry, Manifest, RecipeRef, merkle_root
 from athena.refine.manifest import ROW_SCHEMA, leaves, parquet_writer
 from athena.refine.text.minhash import signature
+from athena.train.calibrate import RunCalibration
 from athena.train.gather import load_mixture
 from athena.train.line import Line
 from athena.train.mixture import AcceptedDataset
@@ -171,10 +172,17 @@ def begin(hub, pack, tmp_path, tiny_preset):
 
 def test_from_two_miners_datasets_to_a_better_model(publish, begin, make_corpus, tmp_path):
     shared = make_corpus(60)
-    accepted = [publish(ALICE, shared, incentive=0.6), publish(BOB, shared + make_corpus(40, seed=1), incentive=0.4)]
+    datasets = publish(ALICE, shared, incentive=0.6), publish(BOB, shared + make_corpus(40, seed=1), incentive=0.4)
+    accepted = [
+        dataset.model_copy(update={"forecast": forecast, "rule_version": "demo-1"})
+        for dataset, forecast in zip(datasets, (0.01, 0.02), strict=True)
+    ]
     run = begin(events=EventLog(tmp_path / "events.jsonl"))
     trained = run.run(accepted)
     assert all(trained.after.bits_per_byte[d] < trained.before.bits_per_byte[d] - 0.5 for d in ("news", "wiki"))
+    calibration = RunCalibration.model_validate_json(trained.calibration.read_bytes())
+    assert [(miner.hotkey, miner.forecast) for miner in calibration.miners] == [(BOB, 0.02), (ALICE, 0.01)]
+    assert (calibration.rule_version, calibration.pairs, calibration.accuracy in (0, 1)) == ("demo-1", 1, True)
     assert [entry.hotkey for entry in trained.lineage] == sorted([ALICE, BOB])
     mixture = run.mixture()
     assert mixture.documents == sum(entry.documents for entry in trained.lineage)
@@ -184,7 +192,8 @@ def test_from_two_miners_datasets_to_a_better_model(publish, begin, make_corpus,
     assert trained.parameters == AutoModelForCausalLM.from_pretrained(trained.model).num_parameters()
     assert len(AutoTokenizer.from_pretrained(trained.tokenizer)) <= 400
     stages = [(e["stage"], e["state"]) for e in read_events(tmp_path / "events.jsonl") if e["event"] == "train.stage"]
-    assert stages == [(stage, state) for stage in STAGES for state in ("started", "done")]
+    told = [*STAGES[:-1], "calibration", STAGES[-1]]
+    assert stages == [(stage, state) for stage in told for state in ("started", "done")]
     rows = pq.read_table(trained.documents).to_pylist()
     assert {row["dataset"] for row in rows} == {str(a.dataset) for a in accepted}
     assert [row["text"] for row in documents if not row["hotkey"]] == list(planted(mixture.rules.canaries))

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from athena.chain.client import Head, Neuron
 from athena.chain.wallets import open_wallet, sign
 from athena.errors import NotFound
-from athena.protocol import DatasetRef, ScoreSheet, SignedSheet
+from athena.protocol import DatasetRef, Effect, ScoreSheet, SignedSheet
 from athena.train.selection import averaged, epochs_since, genuine, select
 
 MINER = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY"
@@ -38,6 +38,18 @@ def test_most_of_the_stake_accepts():
     two = select(neurons(), [sheet(v) for v in VALIDATORS[:2]])
     assert [d.hotkey for d in two.accepted] == [MINER] and two.judged == 1
     assert select(neurons(), [sheet(VALIDATORS[0])]).accepted == ()
+
+
+def test_what_validators_measured_is_the_forecast():
+    def measuring(validator, mean):
+        effect = mean if mean is None else Effect(mean=mean, low=mean - 1, high=mean + 1, by_domain={"web": mean})
+        return sheet(validator).model_copy(update={"effect": effect})
+
+    votes = [measuring(VALIDATORS[0], 0.1), measuring(VALIDATORS[1], None), measuring(VALIDATORS[2], 0.3)]
+    stranger = measuring("5CiPPseXPECbkjWCa6MnjNokrgYjMqmKndv2rSnekmSK2DjL", 9.0)
+    [found] = select(neurons(), [*votes, stranger]).accepted
+    assert (found.forecast, found.rule_version) == (0.2, "1")
+    assert select(neurons(), [sheet(v) for v in VALIDATORS]).accepted[0].forecast is None
 
 
 def test_stake_counts_and_not_heads():
