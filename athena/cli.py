@@ -222,10 +222,13 @@ def download(
 
     Example: athena download athena@stable --verify --network finney --netuid 63
     """
+    from athena.cli_output import downloading
+    from athena.client_http import printable
     from athena.release_hub import Wanted, obtain
 
     wanted = Wanted.parse(name, trainer=trainer, network=network, netuid=netuid)
-    release, folder = obtain(wanted, hub, into, again=verify)
+    with downloading(f"downloading {printable(name)}") as step:
+        release, folder = obtain(wanted, hub, into, again=verify, progress=step)
     typer.echo(f"{release.name} {release.version}, {release.parameters:,} parameters, verified: {folder}")
     typer.echo(f"  signed by {release.trainer}")
 

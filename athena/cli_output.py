@@ -13,7 +13,15 @@ from typing import Any, TypeVar
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -88,6 +96,18 @@ def counted(read: Callable[[], Iterable[Item]], what: str) -> Generator[Item, No
         for number, item in enumerate(read(), 1):
             step(number, None)
             yield item
+
+
+@contextmanager
+def downloading(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error, if somebody watches, that takes (bytes here, bytes in all)."""
+    console = Console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(
+        *columns, console=console, transient=True, redirect_stdout=False, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda here, total: bar.update(task, completed=here, total=total)
 
 
 @contextmanager

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, Protocol, Self
 from urllib.parse import unquote
@@ -27,6 +29,14 @@ READ_LAST = ("manifest.json", "release.json")  # their existence is the proof of
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 _REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _REVISION = re.compile(r"[0-9a-f]{40}")
+
+
+Progress = Callable[[int, int], None]
+"""Told of bytes that are here and bytes that there will be."""
+
+
+def unwatched(_here: int, _all: int) -> None:
+    """A Progress that nobody looks at."""
 
 
 class Hub(Protocol):
@@ -54,7 +64,16 @@ class Hub(Protocol):
         """Bytes of each file by its path; nothing is downloaded. Raises NotFound, and TooLarge over MAX_FILES."""
         ...
 
-    def fetch(self, name: str, revision: str, into: Path, *, max_bytes: int, suffixes: tuple[str, ...] = ()) -> Path:
+    def fetch(
+        self,
+        name: str,
+        revision: str,
+        into: Path,
+        *,
+        max_bytes: int,
+        suffixes: tuple[str, ...] = (),
+        progress: Progress = unwatched,
+    ) -> Path:
         """Puts the files whose paths end in one of `suffixes` (all, when empty) into `into`, and returns it.
 
         Raises TooLarge before any download when they exceed `max_bytes` together, NotFound, BadInput for paths that
@@ -210,11 +229,13 @@ def land(
     *,
     max_bytes: int,
     suffixes: tuple[str, ...],
-    download: Callable[[Entry, Path], None],
+    progress: Progress,
+    download: Callable[[Entry, Path, Callable[[int], None]], None],
 ) -> Path:
     """The fetch that all adapters share: choose, check sizes, download, verify, rename into place.
 
-    `download(entry, part)` writes the content to `part`, or goes on with what already lies there.
+    `download(entry, part, here)` writes the content to `part`, or goes on with what already lies there, and tells
+    `here` how many bytes do.
     """
     wanted = [entry for entry in entries if not suffixes or entry.path.endswith(suffixes)]
     total = sum(entry.bytes for entry in wanted)
@@ -224,12 +245,14 @@ def land(
         _refuse_strangers(into, {entry.path for entry in entries})
         parts = into / INCOMPLETE
         parts.mkdir(parents=True, exist_ok=True)
-        for entry in sorted(wanted, key=lambda entry: (entry.path in READ_LAST, entry.path)):
+        in_order = sorted(wanted, key=lambda entry: (entry.path in READ_LAST, entry.path))
+        before = itertools.accumulate((entry.bytes for entry in in_order), initial=0)
+        for entry, landed in zip(in_order, before, strict=False):
             final = into / entry.path
             if final.is_file() and describe(final, entry.path).same_content(entry):
                 continue
             part = parts / entry.content_id
-            download(entry, part)
+            download(entry, part, partial(_with_earlier, progress, landed, total))
             if not describe(part, entry.path).same_content(entry):
                 part.unlink()
                 raise CorruptContent(f"{entry.path} does not have its promised hash", remedy="try again later")
@@ -237,6 +260,10 @@ def land(
             finish(part, final)
         shutil.rmtree(parts)
     return into
+
+
+def _with_earlier(progress: Progress, landed: int, total: int, here: int) -> None:
+    progress(landed + here, total)
 
 
 def _refuse_strangers(into: Path, known: set[str]) -> None:

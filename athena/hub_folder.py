@@ -14,7 +14,7 @@ import fcntl
 import hashlib
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from athena.hub import (
     CorruptContent,
     Entry,
     Kind,
+    Progress,
     check_name,
     check_reference,
     check_revision,
@@ -37,6 +38,7 @@ from athena.hub import (
     files_to_publish,
     land,
     listing,
+    unwatched,
 )
 from athena.protocol import Hex40, Noun
 
@@ -85,9 +87,18 @@ class FolderHub:
     def sizes(self, name: str, revision: str) -> dict[str, int]:
         return {entry.path: entry.bytes for entry in self._read(name, revision).files}
 
-    def fetch(self, name: str, revision: str, into: Path, *, max_bytes: int, suffixes: tuple[str, ...] = ()) -> Path:
+    def fetch(
+        self,
+        name: str,
+        revision: str,
+        into: Path,
+        *,
+        max_bytes: int,
+        suffixes: tuple[str, ...] = (),
+        progress: Progress = unwatched,
+    ) -> Path:
         files = self._read(name, revision).files
-        return land(files, into, max_bytes=max_bytes, suffixes=suffixes, download=self._copy)
+        return land(files, into, max_bytes=max_bytes, suffixes=suffixes, progress=progress, download=self._copy)
 
     def tag(self, name: str, revision: str, tag: str) -> None:
         check_tag(tag)
@@ -125,12 +136,13 @@ class FolderHub:
         finish(staged, target)
         return entry
 
-    def _copy(self, entry: Entry, part: Path) -> None:
+    def _copy(self, entry: Entry, part: Path, here: Callable[[int], None]) -> None:
         # A copy, not a hard link: a consumer that edits its file must not reach into the store.
         try:
             shutil.copyfile(self._object(entry), part)
         except FileNotFoundError as error:
             raise NotFound(f"the content of {entry.path} is gone from the hub") from error
+        here(entry.bytes)
 
     def _read(self, name: str, revision: str) -> _Revision:
         path = self._repo(name) / "revisions" / f"{check_revision(revision)}.json"

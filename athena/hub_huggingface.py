@@ -43,6 +43,7 @@ from athena.hub import (
     CorruptContent,
     Entry,
     Kind,
+    Progress,
     check_name,
     check_reference,
     check_revision,
@@ -52,6 +53,7 @@ from athena.hub import (
     files_to_publish,
     land,
     listing,
+    unwatched,
 )
 from athena.protocol import Hex40
 
@@ -152,13 +154,22 @@ class HuggingFaceHub:
     def sizes(self, name: str, revision: str) -> dict[str, int]:
         return {entry.path: entry.bytes for entry in self._entries(name, revision)}
 
-    def fetch(self, name: str, revision: str, into: Path, *, max_bytes: int, suffixes: tuple[str, ...] = ()) -> Path:
-        def download(entry: Entry, part: Path) -> None:
+    def fetch(
+        self,
+        name: str,
+        revision: str,
+        into: Path,
+        *,
+        max_bytes: int,
+        suffixes: tuple[str, ...] = (),
+        progress: Progress = unwatched,
+    ) -> Path:
+        def download(entry: Entry, part: Path, here: Callable[[int], None]) -> None:
             url = hf_hub_url(name, entry.path, repo_type=self._kind, revision=revision, endpoint=self._endpoint)
-            self._download(url, entry, part)
+            self._download(url, entry, part, here)
 
         entries = self._entries(name, revision)
-        return land(entries, into, max_bytes=max_bytes, suffixes=suffixes, download=download)
+        return land(entries, into, max_bytes=max_bytes, suffixes=suffixes, progress=progress, download=download)
 
     def tag(self, name: str, revision: str, tag: str) -> None:
         check_name(name)
@@ -220,20 +231,20 @@ class HuggingFaceHub:
             parent_commit=head,
         )
 
-    def _download(self, url: str, entry: Entry, part: Path) -> None:
+    def _download(self, url: str, entry: Entry, part: Path, here: Callable[[int], None]) -> None:
         deadline = time.monotonic() + REQUEST_SECONDS + entry.bytes / MIN_BYTES_PER_SECOND
         part.touch()
         while True:
             before = part.stat().st_size
             try:
-                return self._ask(f"downloading {entry.path}", lambda: self._stream(url, entry, part, deadline))
+                return self._ask(f"downloading {entry.path}", lambda: self._stream(url, entry, part, deadline, here))
             except _Busy:
                 # Patience is measured from the last progress, not from the start of a long download.
                 if part.stat().st_size <= before:
                     raise
 
-    def _stream(self, url: str, entry: Entry, part: Path, deadline: float) -> None:
-        """Appends to `part` until it has the entry's size. Never writes more than that."""
+    def _stream(self, url: str, entry: Entry, part: Path, deadline: float, here: Callable[[int], None]) -> None:
+        """Appends to `part` until it has the entry's size; tells `here` how much it is. Never writes more."""
         have = part.stat().st_size
         if have == entry.bytes:
             return
@@ -250,6 +261,7 @@ class HuggingFaceHub:
                     if have > entry.bytes:
                         raise CorruptContent(f"{entry.path} is longer than the {entry.bytes} bytes that the hub lists")
                     file.write(chunk)
+                    here(have)
                     if time.monotonic() > deadline:
                         raise Unavailable(f"{entry.path} comes at under {MIN_BYTES_PER_SECOND} bytes/s")
         if have < entry.bytes:

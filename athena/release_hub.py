@@ -17,7 +17,7 @@ from typing import Self
 
 from athena.durable import sha256_of
 from athena.errors import BadInput, Conflict, NotFound
-from athena.hub import Hub
+from athena.hub import Hub, Progress, unwatched
 from athena.journal import JOURNAL, MAX_JOURNAL_BYTES, Verify, read_journal
 from athena.protocol import Release, SignedRelease
 from athena.registry import LATEST, HeadCommitment, Registry, SignedEntry, Standing, covered, replay
@@ -78,6 +78,7 @@ def download_release(
     trainer: str | None = None,
     digest: str | None = None,
     max_bytes: int = MAX_RELEASE_BYTES,
+    progress: Progress = unwatched,
 ) -> Release:
     """Fetches a revision of `name`, verifies it as `verify_release` does, and only then calls it `into`.
 
@@ -87,7 +88,7 @@ def download_release(
     if into.exists():
         raise Conflict(f"{into} exists", remedy="check it with --verify, or choose another folder")
     partial = into.with_name(f".{into.name}.{revision[:12]}.part")
-    hub.fetch(name, revision, partial, max_bytes=max_bytes)
+    hub.fetch(name, revision, partial, max_bytes=max_bytes, progress=progress)
     release = verify_release(partial, verify, trainer=trainer, digest=digest)
     partial.rename(into)
     return release
@@ -133,7 +134,9 @@ class Wanted:
         return Path(f"{self.name.rpartition('/')[2]}-{self.reference}")
 
 
-def obtain(wanted: Wanted, hub_url: str, into: Path | None, *, again: bool) -> tuple[Release, Path]:
+def obtain(
+    wanted: Wanted, hub_url: str, into: Path | None, *, again: bool, progress: Progress = unwatched
+) -> tuple[Release, Path]:
     """The release, verified, and its folder. One that is there already is checked anew, where `again` asks for that.
 
     Raises NotFound; Conflict for a yanked release, a folder that exists or a journal that is not the one on chain;
@@ -150,7 +153,7 @@ def obtain(wanted: Wanted, hub_url: str, into: Path | None, *, again: bool) -> t
         release = verify_release(folder, verify, trainer=wanted.trainer, digest=digest)
     else:
         release = download_release(
-            hub, wanted.name, revision, folder, verify, trainer=wanted.trainer, digest=digest
+            hub, wanted.name, revision, folder, verify, trainer=wanted.trainer, digest=digest, progress=progress
         )  # fmt: skip
     return release, folder
 

@@ -29,9 +29,14 @@ def test_what_was_published_is_fetched_byte_for_byte(hub, folder, contents, tmp_
     revision = hub.publish(folder(FILES), NAME, message="first")
     assert len(revision) == 40
     assert int(revision, 16) >= 0
-    into = hub.fetch(NAME, revision, tmp_path / "into", max_bytes=LIMIT)
+    told = []
+    into = hub.fetch(
+        NAME, revision, tmp_path / "into", max_bytes=LIMIT, progress=lambda here, total: told.append((here, total))
+    )
     assert into == tmp_path / "into"
     assert contents(into) == FILES
+    total = sum(map(len, FILES.values()))
+    assert told == sorted(told) and told[-1] == (total, total)
 
 
 def test_publishing_the_same_bytes_again_changes_nothing(hub, folder, contents, tmp_path):
