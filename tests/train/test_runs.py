@@ -1,6 +1,7 @@
 """A trunk and its branches over real datasets on a folder hub, with a model of some ten thousand parameters."""
 
 import hashlib
+import hmac
 import json
 import os
 import signal
@@ -20,10 +21,14 @@ from athena.evaluations.canaries import planted
 from athena.evaluations.suites import ruled
 from athena.events import EventLog, read_events
 from athena.hub import open_hub
-from athena.optout import NOTHING_LEFT_OUT
+from athena.journal import Signer
+from athena.optout import NOTHING_LEFT_OUT, left_out
 from athena.protocol import DatasetRef, FileEntry, Manifest, RecipeRef, merkle_root
 from athena.refine.manifest import ROW_SCHEMA, leaves, parquet_writer
 from athena.refine.text.minhash import signature
+from athena.release import cut_release
+from athena.release_lineage import Sought
+from athena.release_search import places_below
 from athena.train.calibrate import RunCalibration
 from athena.train.gather import load_mixture
 from athena.train.line import Line
@@ -45,6 +50,7 @@ from athena.train.trunk import (
     read_noun,
     stages_of,
 )
+from athena.wire import OptOut
 
 ALICE = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY"
 BOB = "5FHneW46xGXgs5mUiveU4sbTyGBzmstUspZC92UhjJM694ty"
@@ -71,13 +77,13 @@ def pack(tmp_path, make_corpus):
 def publish(hub, tmp_path):
     """Publishes texts as a miner's dataset; `sign_text` makes the MinHash signature that a row claims."""
 
-    def make(hotkey, texts, *, incentive=0.5, sign_text=signature, committed_by=None):
+    def make(hotkey, texts, *, incentive=0.5, sign_text=signature, committed_by=None, site="https://example.org"):
         folder = tmp_path / f"made-{hotkey[:6]}-{len(texts)}"
         folder.mkdir()
         rows = [
             {
                 "text": text,
-                "url": f"https://example.org/{i}",
+                "url": f"{site}/{i}",
                 "date": "2026-10-01T00:00:00Z",
                 "language": "en",
                 "language_score": 0.9,
@@ -125,8 +131,8 @@ class Model:
         begin_trunk(self.folder, TrunkInputs(settings=settings, hub="file:///hub", eval_pack="/pack"))
         self.table = RunTable(folder / RUNS_FILE)
 
-    def give(self, accepted):
-        return add_stage(self.folder, accepted, NOTHING_LEFT_OUT)
+    def give(self, accepted, left_out=NOTHING_LEFT_OUT):
+        return add_stage(self.folder, accepted, left_out)
 
     def prepare(self):
         return TrunkRun(self.folder, self.hub, self.pack, self.events).prepare()
@@ -259,6 +265,30 @@ def test_new_data_goes_on_where_the_trunk_was_and_a_branch_stays_what_it_was(pub
     again = BranchRun(first.documents.parent, run.pack, run.events)
     (first.documents.parent / "trained.json").unlink()
     assert again.run() == first and sha256_of(first.model / "model.safetensors") == checkpoint
+
+
+@pytest.mark.full
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("ruler_only")
+def test_a_domain_that_opts_out_is_found_wherever_it_lies_and_never_mixed_again(publish, begin, make_corpus, tmp_path):
+    texts, later = make_corpus(60), make_corpus(40, seed=7)
+    run = begin()
+    trained = run.run([publish(ALICE, texts[:40]), publish(BOB, texts[40:], site="https://www.Gone.example")])
+    signer = Signer(ALICE, lambda message: hmac.digest(b"key", message, "sha512").hex())
+    cut_release(trained, name="athena", version="0.1.0", signer=signer, into=run.folder.parent / "releases" / "0.1.0")
+
+    def rows_of_the_domain():
+        places = places_below([run.folder.parent])
+        found = [(p.kind, table.num_rows) for p in places for table in p.find(Sought(domain="gone.example"))]
+        return sorted(found)
+
+    assert rows_of_the_domain() == [("dataset", 20), ("release", 20)]
+    asked = [OptOut(domain="gone.example", reason="asked", since_block=5)]
+    datasets = publish(ALICE, later[:30]), publish(BOB, later[30:], site="https://gone.example")
+    run.give(datasets, left_out(asked, 9))
+    assert run.prepare()
+    assert run.mixture(1).dropped["opted out"] == 10 and run.mixture(1).documents == 30
+    assert not run.trained_on() & set(later[30:])
 
 
 @pytest.mark.full
