@@ -90,9 +90,9 @@ def gather(
     """Fetches `datasets` (in canonical order) below `shelf`, chooses documents, leaves them in `into`.
 
     Pages that are `left_out` by now are not trained on, whenever they were refined; nor are texts again that one of the
-    `earlier` mixtures holds, or nearly. `progress` takes (datasets read,
-    datasets). What was read lies on the shelf until the shelf is removed: a call that was killed goes on with the next
-    dataset, and one with other rules reads none again.
+    `earlier` mixtures holds, or nearly. `progress` takes (datasets read, datasets). What was read lies on the shelf
+    until the shelf is removed: a call that was killed goes on with the next dataset, and one with other rules reads
+    none again.
 
     A dataset that is gone, or not what its miner committed to, is left out with its reason. Raises NotFound when
     nothing is left to train on, and Unavailable when a service fails: the same call goes on later.
