@@ -2,12 +2,13 @@
 
     python scripts/bench_train.py [--quick] [--presets tiny,30m] [--modes equal,compiled,default] [--rounds 3]
 
-Both train the same model on the same packed windows in the same precision, in turns, each time in a process of its
-own, which is set up as a run's is, or the Trainer's. `equal`: both by AdamW, eagerly, eight windows a step; `compiled`:
+Both train the same model on the same packed windows, in turns, each time in a process of its own, which is set up as a
+run's is, or the Trainer's. `equal`: both by AdamW, in the same precision, eagerly, eight windows a step; `compiled`:
 the same through torch.compile; `default`: each as it comes, which for the Trainer is eight windows a step, AdamW,
-eager, and for us the plan that a run of the preset gets. Tokens per second are those of the best round: of CPU time on
-one thread, of wall time on a GPU. `mfu` is the share of the fastest matrix product, measured between rounds, that the
-preset's FLOPs per token make. Peak memory is that of the whole process.
+eager, float32, and for us the plan that a run of the preset gets, in bfloat16 where the machine computes in it. Tokens
+per second are those of the best round: of CPU time on one thread, of wall time on a GPU. `mfu` is the share of the
+fastest matrix product, measured between rounds, that the preset's FLOPs per token make. Peak memory is that of the
+whole process.
 
 The last line is about CPU `tiny` but for `mfu`, which a GPU gives where there is one.
 """
@@ -141,7 +142,8 @@ def ours(model: PreTrainedModel, tokens: DrawnTokens, plan: Plan) -> Callable[[C
     return work
 
 
-def theirs(model: PreTrainedModel, tokens: DrawnTokens, steps: int, *, compiled: bool) -> Callable[[Clock], int]:
+def theirs(model: PreTrainedModel, tokens: DrawnTokens, steps: int, **asked: bool) -> Callable[[Clock], int]:
+    """`asked` of TrainingArguments beside what it needs to run."""
     batch = tokens.batch(range(tokens.num_windows))
     rows = [
         {"input_ids": batch.inputs[i], "position_ids": batch.positions[i], "labels": batch.inputs[i]}
@@ -157,8 +159,7 @@ def theirs(model: PreTrainedModel, tokens: DrawnTokens, steps: int, *, compiled:
                 save_strategy="no",
                 report_to="none",
                 disable_tqdm=True,
-                bf16=compute_dtype(Plan(**_SMALLEST), model.device) is torch.bfloat16,
-                torch_compile=compiled,
+                **asked,
                 use_cpu=not torch.cuda.is_available(),
                 dataloader_pin_memory=torch.cuda.is_available(),
             )
@@ -214,7 +215,9 @@ def measure_one(name: str, mode: str, side: str, quick: bool) -> Round:
     tokens = DrawnTokens(preset, 4 * WINDOWS)
     warm, steps = (2, 5) if quick else (3, 9)
     if side == "trainer":
-        return measured(theirs(model, tokens, steps, compiled=mode == "compiled"), warm)
+        bf16 = compute_dtype(Plan(**_SMALLEST), model.device) is torch.bfloat16
+        asked = {} if mode == "default" else {"bf16": bf16, "torch_compile": mode == "compiled"}
+        return measured(theirs(model, tokens, steps, **asked), warm)
     keep_freed_memory()
     if mode == "default":  # of which a step is many times as long
         return measured(ours(model, tokens, default_plan(preset, warm + 2)), warm)
