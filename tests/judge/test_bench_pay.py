@@ -12,7 +12,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "bench_pay.py"
 
 @pytest.fixture(scope="module")
 def simulated():
-    command = [sys.executable, str(SCRIPT), "--draws", "1000"]
+    command = [sys.executable, str(SCRIPT)]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     return [json.loads(line) for line in lines]
 

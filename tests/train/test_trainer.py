@@ -68,7 +68,15 @@ class World:
 
 def sheet(number):
     ref = DatasetRef(location="file:alice/x", revision="0" * 40, root=f"{number:064x}")
-    return SimpleNamespace(hotkey=MINER, task_id=f"{number:032x}", dataset=ref, validator=VALIDATOR, outcome="pass")
+    return SimpleNamespace(
+        hotkey=MINER,
+        task_id=f"{number:032x}",
+        dataset=ref,
+        validator=VALIDATOR,
+        outcome="pass",
+        effect=None,
+        rule_version="1",
+    )
 
 
 def standing(version, state, gate="first"):
