@@ -385,6 +385,31 @@ def test_a_hub_out_of_reach_is_no_verdict(publish, begin, hub, make_corpus):
     assert begin().prepare()
 
 
+@pytest.mark.full
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("ruler_only")
+def test_a_run_whose_hub_failed_ends_like_one_whose_hub_did_not(publish, begin, hub, make_corpus):
+    accepted = [publish(ALICE, make_corpus(50)), publish(BOB, make_corpus(30, seed=2))]
+
+    class Failing:
+        scheme, faults = "file", 3
+
+        def fetch(self, *arguments, **limits):
+            if self.faults and arguments[0] == accepted[1].dataset.repository:
+                self.faults -= 1
+                raise Unavailable("the hub does not answer")
+            return hub.fetch(*arguments, **limits)
+
+    run = begin("failing", hub=Failing())
+    run.give(accepted)
+    for _ in range(Failing.faults):
+        with pytest.raises(Unavailable):
+            run.grow()
+    late, straight = run.run(), begin("straight").run(accepted)
+    assert late.after == straight.after
+    assert sha256_of(late.model / "model.safetensors") == sha256_of(straight.model / "model.safetensors")
+
+
 def test_a_trunks_plan_only_grows(tiny_preset):
     firsts, plan = plan_trunk(tiny_preset, [40], seed=3)
     more_firsts, more = plan_trunk(tiny_preset, [40, 100, 7], seed=3)
