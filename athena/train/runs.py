@@ -249,8 +249,13 @@ class BranchRun(_Run):
         versions = [d.rule_version for m in mixtures for d in load_mixture(m).datasets if d.forecast is not None]
         if not versions or versions[-1] is None or len({entry.hotkey for entry in lineage}) < 2:
             return None
+        try:
+            rules = rules_of(versions[-1])
+        except NotFound as newer:
+            log.warning("%s: forecasts are not held against anything: %s", self.folder.name, newer)
+            return None
         result = self.folder / CALIBRATION
-        plan = AblationPlan(tuple(mixtures), self._pack, rules_of(versions[-1]), self.folder / "ablation")
+        plan = AblationPlan(tuple(mixtures), self._pack, rules, self.folder / "ablation")
 
         def measure() -> None:
             with ProxyWorkers(devices=devices_here()) as workers:
