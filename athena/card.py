@@ -110,17 +110,13 @@ def _calibration(trained: Trained) -> str:
     if trained.calibration is None:
         return ""
     found = json.loads(trained.calibration.read_bytes())
-    again = "" if found["model"] is None else f" Annealed again without them, this model put {_order(found['model'])}."
+    order = "no pair in any order, as no two miners had a forecast"
+    if found["accuracy"] is not None:
+        order = f"{found['accuracy']:.0%} of {found['pairs']:,} pairs in the order that the judge had forecast"
     return f"""
 Each miner's documents were left out in turn, and a small model was trained again. The effects that this showed put
-{_order(found["proxy"])}.{again} `calibration.json` has the effects with their standard errors.
+{order} (`calibration.json`, with standard errors).
 """
-
-
-def _order(ablation: dict[str, Any]) -> str:
-    if ablation["accuracy"] is None:
-        return "no pair in any order, as no two miners had a forecast"
-    return f"{ablation['accuracy']:.0%} of {ablation['pairs']:,} pairs in the order that the judge had forecast"
 
 
 def _contributors(lineage: Sequence[LineageEntry]) -> str:

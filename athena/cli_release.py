@@ -144,7 +144,7 @@ def calibrate(
     from athena.evalpack import load_pack
     from athena.judge.proxy.arms import ProxyWorkers, devices_here
     from athena.judge.rules import rules_of
-    from athena.train.calibrate import AblationPlan, RunCalibration
+    from athena.train.calibrate import AblationPlan
     from athena.train.trained import CALIBRATION, read_trained, save_trained
     from athena.train.worker import mixtures_of
 
@@ -153,11 +153,8 @@ def calibrate(
     plan = AblationPlan(mixtures, load_pack(eval_pack), rules_of(rules), run / "ablation", seeds)
     with ProxyWorkers(processes, devices_here()) as workers, progress("training arms", every=1) as step:
         found = plan.measure(workers, step)
-    file = run / CALIBRATION
-    model = RunCalibration.model_validate_json(file.read_bytes()).model if file.exists() else None
-    told = RunCalibration(rule_version=rules, eval_pack=plan.pack.hash, proxy=found, model=model)
-    write_file(file, told.canonical())
-    save_trained(replace(trained, calibration=file), run)
+    write_file(run / CALIBRATION, found.canonical())
+    save_trained(replace(trained, calibration=run / CALIBRATION), run)
     for miner in found.miners:
         foreseen = "no forecast" if miner.forecast is None else f"forecast {miner.forecast:+.4f}"
         typer.echo(f"{miner.hotkey}: effect {miner.effect:+.4f} ± {miner.error:.4f}, {foreseen}")

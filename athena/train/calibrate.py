@@ -26,6 +26,7 @@ from athena.judge.proxy.texts import keep_documents
 from athena.judge.rules import Rules
 from athena.protocol import Arm, Hex64, Hotkey, Noun
 from athena.train.gather import load_mixture, read_documents
+from athena.train.mixture import AcceptedDataset
 
 ALL = "all"
 SEEDS = 3
@@ -50,32 +51,23 @@ class MinerEffect(Noun):
     error: Annotated[float, Field(ge=0)]
 
 
-class Ablation(Noun):
-    """Each miner left out in turn, for `budget_tokens` and `runs` times.
+class RunCalibration(Noun):
+    """calibration.json. `accuracy` is the share of pairs of miners that the forecasts put in the order of the effects.
 
-    `accuracy` is the share of pairs of miners that the forecasts put in the order of the effects. `decided` counts the
-    pairs whose effects the measurement tells apart, and `decided_accuracy` is over these alone.
+    `decided` counts the pairs whose effects the measurement tells apart, and `decided_accuracy` is over these alone.
     Null where there is no pair.
     """
 
+    format: Literal["athena-run-calibration/1"] = "athena-run-calibration/1"
+    rule_version: str
+    eval_pack: Hex64
     budget_tokens: int
-    runs: int
+    seeds: int
     miners: tuple[MinerEffect, ...]
     pairs: int
     accuracy: float | None
     decided: int
     decided_accuracy: float | None
-
-
-class RunCalibration(Noun):
-    """calibration.json: on the proxy of a rule version, from scratch, and on the model that was trained (null where it
-    was not asked)."""
-
-    format: Literal["athena-run-calibration/2"] = "athena-run-calibration/2"
-    rule_version: str
-    eval_pack: Hex64
-    proxy: Ablation
-    model: Ablation | None = None
 
 
 @dataclass(frozen=True)
@@ -91,12 +83,12 @@ class AblationPlan:
 
     def measure(
         self, workers: ProxyWorkers, trained: Callable[[int, int], None] = lambda _done, _all: None
-    ) -> Ablation:
+    ) -> RunCalibration:
         """Trains what is not trained yet; calls `trained` with arms done and all.
 
         Raises NotFound for mixtures of fewer than two miners, Unavailable of the workers.
         """
-        forecasts = forecasts_of(self.mixtures)
+        forecasts = forecasts_of(dataset for mixture in self.mixtures for dataset in load_mixture(mixture).datasets)
         by_miner = self._tokens()
         if len(by_miner) < 2:
             raise NotFound("all documents are of one miner: there is nothing to leave out")
@@ -125,7 +117,7 @@ class AblationPlan:
             )
             for hotkey in miners
         )
-        return summed_up(effects, budget=budget, runs=self.seeds)
+        return summed_up(effects, rules=self.rules, pack=self.pack.hash, budget=budget, seeds=self.seeds)
 
     def _tokens(self) -> dict[str, list[Ids]]:
         """Documents by miner, from drawn row groups, until there are enough of each mixture."""
@@ -178,13 +170,17 @@ class AblationPlan:
         return file
 
 
-def summed_up(miners: Sequence[MinerEffect], *, budget: int, runs: int) -> Ablation:
+def summed_up(miners: Sequence[MinerEffect], *, rules: Rules, pack: str, budget: int, seeds: int) -> RunCalibration:
     """The pairs of miners with a forecast, and how many of them it put in the right order; a tie counts half."""
     pairs = list(itertools.combinations([miner for miner in miners if miner.forecast is not None], 2))
-    decided = [(a, b) for a, b in pairs if abs(a.effect - b.effect) > DECIDED_SIGMAS * math.hypot(a.error, b.error)]
-    return Ablation(
+    decided = [
+        (a, b) for a, b in pairs if abs(a.effect - b.effect) > DECIDED_SIGMAS * math.hypot(a.error, b.error)
+    ]  # fmt: skip
+    return RunCalibration(
+        rule_version=rules.version,
+        eval_pack=pack,
         budget_tokens=budget,
-        runs=runs,
+        seeds=seeds,
         miners=tuple(miners),
         pairs=len(pairs),
         accuracy=_accuracy(pairs),
@@ -193,13 +189,12 @@ def summed_up(miners: Sequence[MinerEffect], *, budget: int, runs: int) -> Ablat
     )
 
 
-def forecasts_of(mixtures: Iterable[Path]) -> dict[str, float]:
+def forecasts_of(datasets: Iterable[AcceptedDataset]) -> dict[str, float]:
     """By hotkey, the median of the forecasts of its datasets that have one."""
     found: dict[str, list[float]] = defaultdict(list)
-    for mixture in mixtures:
-        for dataset in load_mixture(mixture).datasets:
-            if dataset.forecast is not None:
-                found[dataset.hotkey].append(dataset.forecast)
+    for dataset in datasets:
+        if dataset.forecast is not None:
+            found[dataset.hotkey].append(dataset.forecast)
     return {hotkey: statistics.median(forecasts) for hotkey, forecasts in found.items()}
 
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-import shutil
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,15 +23,14 @@ from athena.evalpack import EvalPack
 from athena.evaluation import Evaluation
 from athena.evaluations.canaries import drawn_plan
 from athena.evaluations.subject import ModelFiles, Subject
-from athena.evaluations.suites import measure, ruled
+from athena.evaluations.suites import measure
 from athena.events import EventLog
 from athena.hub import Hub
 from athena.judge.proxy.arms import ProxyWorkers, devices_here
 from athena.judge.rules import rules_of
 from athena.optout import LeftOut
 from athena.protocol import LineageEntry
-from athena.train.annealings import LEAST_STEPS, MOST_MINERS, SHARE, Rerun, miner_effect
-from athena.train.calibrate import Ablation, AblationPlan, RunCalibration, forecasts_of, summed_up
+from athena.train.calibrate import AblationPlan
 from athena.train.checkpoint import save_model
 from athena.train.folders import staged
 from athena.train.gather import DOCUMENTS, gather, load_mixture, read_documents
@@ -118,29 +115,22 @@ class _Run:
         firsts, plan = plan_trunk(self.preset, [stream.num_windows for stream in streams], self.inputs.settings.seed)
         return list(zip(firsts, folders, strict=True)), plan
 
-    def train(self, stages: Sequence[tuple[int, Path]], plan: Plan, aside: Path | None = None) -> None:
-        """Trains on the stages, as job.json and plan.json then say; in another folder, `aside`, nobody tracks it."""
-        folder = aside or self.folder
+    def train(self, stages: Sequence[tuple[int, Path]], plan: Plan) -> None:
+        """Trains on the stages, as job.json and plan.json then say."""
         job = Job(
             model=str(self.initial),
             length=self.preset.context_length,
             stages=tuple(Stage(first_step=first, tokens=str(tokens)) for first, tokens in stages),
-            tracker="none" if aside else self.inputs.tracker,
+            tracker=self.inputs.tracker,
             project=self.trunk.name,
         )
-        write_file(folder / JOB, job.canonical())
-        write_file(folder / PLAN, plan.canonical())
-        self._launch.train(folder, self._events)
+        write_file(self.folder / JOB, job.canonical())
+        write_file(self.folder / PLAN, plan.canonical())
+        self._launch.train(self.folder, self._events)
 
     def evaluate(self, model: Path, file: Path) -> None:
         """The ruler and the cheap suites, into `file`."""
-        evaluation = measure(self.subject(model))
-        self._events.emit("train.evaluated", when=file.stem, bits_per_byte=evaluation.bits_per_byte)
-        write_file(file, evaluation.canonical())
-
-    def subject(self, model: Path) -> Subject:
-        """A checkpoint of the run, to be measured."""
-        return Subject(
+        subject = Subject(
             model=load_model(model),
             tokenizer=load_tokenizer(self.tokenizer),
             pack=self._pack,
@@ -148,6 +138,9 @@ class _Run:
             window=self.preset.context_length,
             files=ModelFiles(model, self.tokenizer),
         )
+        evaluation = measure(subject)
+        self._events.emit("train.evaluated", when=file.stem, bits_per_byte=evaluation.bits_per_byte)
+        write_file(file, evaluation.canonical())
 
 
 class TrunkRun(_Run):
@@ -244,16 +237,15 @@ class BranchRun(_Run):
         self.stage("branch", final, lambda: self.train(stages, plan))
         self.stage("after", after, lambda: self.evaluate(final, after))
         self.stage("lineage", documents, lambda: self._join([tokens for _, tokens in stages], documents))
-        calibration = self._calibrated(stages, of_trunk, summarize_lineage(documents))
+        calibration = self._calibrated(
+            [tokens.parent / "mixture" for _, tokens in stages], summarize_lineage(documents)
+        )
         trained = self.folder / TRAINED
         self.stage("trained", trained, lambda: self._conclude(plan, final, documents, after, calibration))
         return read_trained(self.folder)
 
-    def _calibrated(
-        self, stages: Sequence[tuple[int, Path]], of_trunk: Plan, lineage: Sequence[LineageEntry]
-    ) -> Path | None:
+    def _calibrated(self, mixtures: Sequence[Path], lineage: Sequence[LineageEntry]) -> Path | None:
         """What each miner's documents gave, beside what the judge foresaw; None without two miners and a forecast."""
-        mixtures = tuple(tokens.parent / "mixture" for _, tokens in stages)
         versions = [d.rule_version for m in mixtures for d in load_mixture(m).datasets if d.forecast is not None]
         if not versions or versions[-1] is None or len({entry.hotkey for entry in lineage}) < 2:
             return None
@@ -263,53 +255,14 @@ class BranchRun(_Run):
             log.warning("%s: forecasts are not held against anything: %s", self.folder.name, newer)
             return None
         result = self.folder / CALIBRATION
-        plan = AblationPlan(mixtures, self._pack, rules, self.folder / "ablation" / "proxy")
+        plan = AblationPlan(tuple(mixtures), self._pack, rules, self.folder / "ablation")
 
-        def calibrate() -> None:
+        def measure() -> None:
             with ProxyWorkers(devices=devices_here()) as workers:
-                proxy = plan.measure(workers)
-            model = self._ablated(stages, of_trunk, mixtures, lineage)
-            found = RunCalibration(rule_version=rules.version, eval_pack=self._pack.hash, proxy=proxy, model=model)
-            write_file(result, found.canonical())
+                write_file(result, plan.measure(workers).canonical())
 
-        self.stage("calibration", result, calibrate)
+        self.stage("calibration", result, measure)
         return result
-
-    def _ablated(
-        self,
-        stages: Sequence[tuple[int, Path]],
-        of_trunk: Plan,
-        mixtures: Sequence[Path],
-        lineage: Sequence[LineageEntry],
-    ) -> Ablation:
-        """The branch's checkpoint annealed in a few steps on everybody's documents, and without each miner's."""
-        steps = max(LEAST_STEPS, round(SHARE * self.branch.decay_steps))
-        short = self.branch.model_copy(update={"decay_steps": steps})
-        plan = branch_plan(of_trunk, short, self.folder / FROM / checkpoint_name(self.branch.step))
-        plan = plan.model_copy(update={"checkpoint_every": plan.steps})
-        budget = steps * plan.batch_windows * self.preset.context_length
-
-        def annealed(left_out: str | None) -> Evaluation:
-            rerun = Rerun(self.folder / "ablation" / "model" / (left_out or "all"), left_out)
-            result = rerun.folder / "after.json"
-            if not result.exists():
-                tokens = rerun.write(mixtures, self.tokenizer, budget)
-                self.train([*stages, (self.branch.step, tokens)], plan, rerun.folder)
-                found = ruled(self.subject(rerun.folder / CHECKPOINTS / checkpoint_name(plan.steps)))
-                write_file(result, found.canonical())
-                for done in (tokens, rerun.folder / CHECKPOINTS):
-                    shutil.rmtree(done)
-            return read_noun(result, Evaluation)
-
-        supplied = Counter[str]()
-        for entry in lineage:
-            supplied[entry.hotkey] += entry.tokens
-        forecasts, whole = forecasts_of(mixtures), annealed(None)
-        effects = [
-            miner_effect(hotkey, supplied[hotkey] / supplied.total(), forecasts.get(hotkey), annealed(hotkey), whole)
-            for hotkey, _ in sorted(supplied.most_common(MOST_MINERS))
-        ]
-        return summed_up(effects, budget=budget, runs=1)
 
     def _join(self, stages: Sequence[Path], documents: Path) -> None:
         """The miners' documents of all stages in one file."""

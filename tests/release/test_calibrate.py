@@ -1,6 +1,5 @@
 """What leaving a miner out costs is compared with what the judge foresaw."""
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -10,8 +9,7 @@ from athena.evalpack import EvalDocument, load_pack, write_pack
 from athena.judge.proxy.measured import Measured
 from athena.judge.rules import rules_of
 from athena.protocol import DatasetRef
-from athena.train.annealings import miner_effect
-from athena.train.calibrate import ALL, Ablation, AblationPlan, MinerEffect, forecasts_of, summed_up
+from athena.train.calibrate import ALL, AblationPlan, MinerEffect, RunCalibration, forecasts_of, summed_up
 from athena.train.gather import MixtureInfo
 from athena.train.mixture import AcceptedDataset, MixtureRules
 
@@ -87,7 +85,7 @@ def test_each_miner_is_left_out_for_the_same_budget(plan):
     assert [round(miner.effect, 3) for miner in found.miners] == [0.1, 0.0, -0.1]
     assert sum(miner.share for miner in found.miners) == pytest.approx(1)
     assert (found.pairs, found.accuracy, found.decided, found.decided_accuracy) == (3, 1.0, 3, 1.0)
-    assert Ablation.model_validate_json(found.canonical()) == found
+    assert RunCalibration.model_validate_json(found.canonical()) == found
     again = Workers()
     assert plan.measure(again) == found
     assert again.trained == []
@@ -107,10 +105,10 @@ def test_pairs_within_the_noise_are_not_decided():
         return MinerEffect(hotkey=hotkey, share=0.5, forecast=forecast, effect=effect, error=0.01)
 
     near = [miner(MINERS[0], 0.1, 0.001), miner(MINERS[1], 0.0, 0.0)]
-    found = summed_up(near, budget=1, runs=3)
+    found = summed_up(near, rules=RULES, pack="e" * 64, budget=1, seeds=3)
     assert (found.accuracy, found.decided, found.decided_accuracy) == (1.0, 0, None)
     tied = [miner(MINERS[0], 0.1, 0.5), miner(MINERS[1], 0.1, 0.0)]
-    assert summed_up(tied, budget=1, runs=3).decided_accuracy == 0.5
+    assert summed_up(tied, rules=RULES, pack="e" * 64, budget=1, seeds=3).decided_accuracy == 0.5
 
 
 def test_one_miner_cannot_be_left_out(plan):
@@ -121,23 +119,6 @@ def test_one_miner_cannot_be_left_out(plan):
         plan.measure(Workers())
 
 
-def test_the_forecast_is_the_median_over_a_miners_datasets(plan):
-    foresee(plan, {MINERS[0]: 0.1})
-    third = plan.mixtures[0].parent / "third"
-    third.mkdir()
-    (third / "mixture.json").write_bytes((plan.mixtures[0] / "mixture.json").read_bytes().replace(b"0.1", b"0.4", 1))
-    assert forecasts_of(plan.mixtures) == {MINERS[0]: 0.1}
-    assert forecasts_of([*plan.mixtures, third]) == {MINERS[0]: 0.1}
-    assert forecasts_of([plan.mixtures[0], third]) == {MINERS[0]: 0.25}
-
-
-def test_what_a_model_lacks_without_a_miner_is_its_effect(evaluation):
-    whole, without = evaluation(news=2.0, wiki=3.0), evaluation(news=2.1, wiki=3.0)
-    found = miner_effect(MINERS[0], 0.5, 0.01, without, whole)
-    assert (found.effect, found.error) == (pytest.approx(0.05), pytest.approx(0, abs=1e-4))
-    noisy = whole.domains["wiki"].model_copy(update={"document_bits": (150.0, 150.0, 150.0, 170.0)})
-    loose = whole.model_copy(update={"domains": {**whole.domains, "wiki": noisy}})
-    # gaps of 2, 1, -1 and 18 bits on documents of 50 bytes: 0.1 bits per byte, over two domains
-    found = miner_effect(MINERS[0], 0.5, None, loose, whole)
-    deviation = np.std([2, 1, -1, 18], ddof=1) / 50 / 2
-    assert found.effect == pytest.approx(0.05) and found.error == pytest.approx(deviation / 2)
+def test_the_forecast_is_the_median_over_a_miners_datasets():
+    datasets = [dataset("a", 0.1), dataset("a", 0.3), dataset("a", 0.2), dataset("a", None), dataset("b", None)]
+    assert forecasts_of(datasets) == {"a": 0.2}
